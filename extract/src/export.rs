@@ -41,7 +41,7 @@ pub struct Request<'a> {
     pub arch: &'a Arch,
     /// The source of the batch norms' statistics.
     pub statistics: NormStatistics<'a>,
-    /// The backend that computes statistics and accuracy.
+    /// The backend that computes statistics and accuracy, and verifies.
     pub backend: Backend,
     /// Share of images that a search expects to be right.
     pub predicted_top1: Option<f64>,
@@ -88,7 +88,7 @@ pub enum NormStatistics<'a> {
     Calibrated {
         /// The images.
         dataset: &'a Dataset,
-        /// The number of images, and their order.
+        /// How many images, their batch size, and the seed that picks them.
         calibration: Calibration,
     },
     /// The largest network's, as an imported supernet holds them.

@@ -20,7 +20,7 @@ use space::{FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
 pub use decoded::OnnxModel;
-use graph::{GraphProto, Sizes};
+use graph::{GraphBuilder, Sizes};
 use weights::LayerWeights;
 
 /// Name of a model's only input.
@@ -100,8 +100,8 @@ pub trait OnnxRuntime {
     fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>>;
 }
 
-fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<GraphProto> {
-    let mut graph = GraphProto::new();
+fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<GraphBuilder> {
+    let mut graph = GraphBuilder::new();
     let mut outputs: Vec<String> = Vec::with_capacity(layers.len());
     for at in 0..layers.len() {
         check_inputs(layers, at)?;

@@ -51,7 +51,7 @@ pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> 
     Ok(AccuracyHeader::new(supernet, dataset, *calibration).with_rows(rows))
 }
 
-/// Distinct sub-networks, the largest and the smallest first, which bound the costs.
+/// Distinct sub-networks, the largest and the smallest first, which bound the accuracies to expect.
 pub fn drawn(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
     let mut rng = rng_for("accuracy rows", seed, &[]);
     let mut seen = BTreeSet::new();

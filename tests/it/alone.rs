@@ -51,7 +51,7 @@ fn a_network_trained_alone_is_all_that_its_supernet_holds() {
     assert_fails("supernet", at, &format!("{TRAIN} --arch r8:k9e4/k5e4 --out other"), 1, "--arch");
 }
 
-/// The space of the largest network alone has the same weights as one that is written so, and begins and ends with the same.
+/// Training the largest network alone gives the same weights as training in a space whose lists have one choice each.
 #[test]
 fn a_largest_network_alone_is_that_of_a_space_of_single_choices() {
     let folder = scratch();

@@ -16,7 +16,7 @@ const IMAGES: usize = 3;
 const EPSILON: f32 = 1e-5;
 
 /// The output of a diamond, and the gradients of its input and of its weights.
-struct RunOutcome {
+struct DiamondResult {
     output: Tensor,
     input: Tensor,
     weights: BTreeMap<String, Tensor>,
@@ -30,7 +30,7 @@ fn maps(name: &str, layer: space::FeatureMap) -> Tensor {
     formula(name, &[layer.channels, IMAGES, layer.height, layer.width])
 }
 
-fn as_a_graph(backend: &Backend) -> RunOutcome {
+fn as_a_graph(backend: &Backend) -> DiamondResult {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
     let network = network(&layers, &weights, backend);
@@ -39,11 +39,11 @@ fn as_a_graph(backend: &Backend) -> RunOutcome {
     let output = network.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
     let dy = maps("gradient", layers[5].output);
     let input = network.backward_maps(dy, &mut tape).expect("backward").expect("a convolution gives it");
-    RunOutcome { output, input, weights }
+    DiamondResult { output, input, weights }
 }
 
 /// The diamond with each layer as a network by itself, and the sums written out.
-fn by_hand(backend: &Backend) -> RunOutcome {
+fn by_hand(backend: &Backend) -> DiamondResult {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
     let alone: Vec<Option<Network>> = layers
@@ -72,7 +72,7 @@ fn by_hand(backend: &Backend) -> RunOutcome {
     let dd = plus(&dy, &backward(4, &dy));
     let da = plus(&dy, &backward(2, &dd));
     let da = plus(&da, &backward(1, &dd));
-    RunOutcome { output, input: backward(0, &da), weights }
+    DiamondResult { output, input: backward(0, &da), weights }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn choices<T: Ord + Clone + std::fmt::Debug>(
 
 /// Any space of small sizes.
 fn space() -> impl Strategy<Value = SearchSpace> {
-    let backend = choices(prop::sample::select(vec![3usize, 5, 7]), 3);
+    let kernels = choices(prop::sample::select(vec![3usize, 5, 7]), 3);
     let expands =
         choices((1u32..=800).prop_map(|hundredths| f64::from(hundredths) / 100.0).prop_map(ordered), 4);
     let depths = choices(1usize..5, 4);
@@ -42,7 +42,7 @@ fn space() -> impl Strategy<Value = SearchSpace> {
     let stage = (1usize..40, 1usize..3, any::<bool>());
     let stages = prop::collection::vec(stage, 1..5);
     let sizes = (2usize..20, 1usize..5, 1u32..30, 1usize..3);
-    (backend, expands, depths, sides, stages, sizes).prop_map(|(kernel, expand, depth, sides, stages, sizes)| {
+    (kernels, expands, depths, sides, stages, sizes).prop_map(|(kernel, expand, depth, sides, stages, sizes)| {
         let (classes, channels, width, stride) = sizes;
         let expand: Vec<f64> = expand.into_iter().map(|hundredths| f64::from(hundredths) / 100.0).collect();
         let mut text = format!(

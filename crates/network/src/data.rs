@@ -111,7 +111,7 @@ pub struct Splits {
     pub test: Option<Images>,
 }
 
-/// Facts of a data set next to its images.
+/// Facts of a data set other than its images.
 #[derive(Debug, Clone)]
 pub struct DatasetOrigin {
     /// A short name.

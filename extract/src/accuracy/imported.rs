@@ -33,7 +33,7 @@ pub struct ImportedPredictor {
     pub file: String,
     /// BLAKE3 of the file, in hexadecimal.
     pub blake3: String,
-    /// The input sizes of the columns for them, in order.
+    /// The input sizes that the columns for input sizes stand for, in order.
     pub resolutions: Vec<usize>,
     /// Whether it predicts per cent, so that the last layer was divided by 100.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -41,9 +41,9 @@ pub struct Arguments {
     #[command(flatten)]
     on: OnDevice,
     /// Number type on a GPU: f32; tf32, which rounds the operands of products; or bf16, which also stores activations
-    /// rounded
-    #[arg(long, value_name = "f32|tf32|bf16", default_value_t = PrecisionFlag::NumberType(Precision::F32))]
-    precision: PrecisionFlag,
+    /// rounded [default: f32]
+    #[arg(long, value_name = "f32|tf32|bf16")]
+    precision: Option<PrecisionFlag>,
     /// The former name of --precision
     #[arg(long, value_name = "f32|tf32|bf16", hide = true)]
     dtype: Option<Precision>,

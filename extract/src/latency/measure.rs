@@ -147,8 +147,8 @@ pub struct MeasureTask<'a> {
     pub config: &'a MeasureConfig,
 }
 
-/// Measures subjects until each is known well enough, the budget is spent, or `stop` is set. Samples that the log holds
-/// already count; new ones are appended to it. The least visited subjects come first.
+/// Measures subjects until each is known well enough, the budget is spent, or `stop` is set. Samples
+/// already in the log count too; new ones are appended to it. The least visited subjects come first.
 ///
 /// # Errors
 /// Returns the errors of the engine and the log.

@@ -42,7 +42,7 @@ const LONG_VISIT: u64 = 8;
 /// Runs per preparation of a network that is timed layer by layer; each run is a line in the rows.
 const RUNS_IN_PLACE: usize = 4;
 
-/// The name of a whole network's run.
+/// A prepared run: timed whole, or layer by layer.
 enum Prepared<'e> {
     Whole(Run<'e>),
     InPlace(Stepped<'e>),

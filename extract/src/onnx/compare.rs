@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::decoded::{Array, AttributeProto, NodeProto, OnnxModel, invalid};
+use super::decoded::{Array, AttributeValue, DecodedNode, OnnxModel, invalid};
 use crate::error::Result;
 
 impl OnnxModel {
@@ -50,7 +50,7 @@ impl OnnxModel {
     }
 }
 
-impl NodeProto {
+impl DecodedNode {
     /// Whether two nodes have the same name and operator, read the same values and make the same one.
     fn has_edges_of(&self, other: &Self) -> bool {
         let Self { name, operator, inputs, output, attributes: _ } = other;
@@ -63,17 +63,17 @@ fn quoted(text: Option<&String>) -> String {
 }
 
 /// A node as a line: `output = Operator(inputs), named name`.
-fn node_text(node: Option<&NodeProto>) -> String {
-    let Some(NodeProto { name, operator, inputs, output, .. }) = node else { return "none".to_string() };
+fn node_text(node: Option<&DecodedNode>) -> String {
+    let Some(DecodedNode { name, operator, inputs, output, .. }) = node else { return "none".to_string() };
     format!("`{output}` = {operator}(`{}`), named `{name}`", inputs.join("`, `"))
 }
 
 fn compare_attributes(
     place: &str,
-    expected: &BTreeMap<String, AttributeProto>,
-    got: &BTreeMap<String, AttributeProto>,
+    expected: &BTreeMap<String, AttributeValue>,
+    got: &BTreeMap<String, AttributeValue>,
 ) -> Result<()> {
-    fn text(attribute: Option<&AttributeProto>) -> String {
+    fn text(attribute: Option<&AttributeValue>) -> String {
         attribute.map_or("none".to_string(), |attribute| format!("{attribute}"))
     }
     for key in expected.keys().chain(got.keys()) {

@@ -13,7 +13,7 @@ use prost::Message;
 use super::graph::{IR_VERSION, OPERATOR_SET};
 use super::proto;
 use crate::error::{Error, Result};
-pub(super) use node::{AttributeProto, NodeProto};
+pub(super) use node::{AttributeValue, DecodedNode};
 
 /// A decoded ONNX file. Its nodes stand in an order in which they can run, and every name is made once.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct OnnxModel {
     pub(super) input: Port,
     pub(super) output: Port,
     pub(super) initializers: BTreeMap<String, Array>,
-    pub(super) nodes: Vec<NodeProto>,
+    pub(super) nodes: Vec<DecodedNode>,
 }
 
 /// The graph's input or output: its name and its sizes.
@@ -93,7 +93,7 @@ impl OnnxModel {
             input: port(place, "input", input)?,
             output: port(place, "output", output)?,
             initializers: initializers(place, initializer)?,
-            nodes: node.into_iter().map(|node| NodeProto::new(place, node)).collect::<Result<_>>()?,
+            nodes: node.into_iter().map(|node| DecodedNode::new(place, node)).collect::<Result<_>>()?,
         };
         model.check_names()?;
         Ok(model)

@@ -18,14 +18,14 @@ pub(super) const INPUT: &str = "input";
 /// Name of the graph's output.
 pub(super) const OUTPUT: &str = "output";
 
-/// Nodes and constants; [`GraphProto::tip`] is what the next layer reads.
-pub(super) struct GraphProto {
+/// Nodes and constants; [`GraphBuilder::tip`] is what the next layer reads.
+pub(super) struct GraphBuilder {
     nodes: Vec<proto::NodeProto>,
     constants: Vec<proto::Tensor>,
     tip: String,
 }
 
-impl GraphProto {
+impl GraphBuilder {
     pub(super) fn new() -> Self {
         Self { nodes: Vec::new(), constants: Vec::new(), tip: INPUT.to_string() }
     }

@@ -14,7 +14,7 @@ mod window;
 
 use std::collections::HashMap;
 
-use super::decoded::{Array, NodeProto, OnnxModel, Port, Size, elements, invalid};
+use super::decoded::{Array, DecodedNode, OnnxModel, Port, Size, elements, invalid};
 use crate::error::Result;
 use call::{Call, Limits};
 
@@ -74,7 +74,12 @@ impl OnnxModel {
         last
     }
 
-    fn compute(&self, node: &NodeProto, values: &HashMap<&str, Array>, limits: &mut Limits) -> Result<Array> {
+    fn compute(
+        &self,
+        node: &DecodedNode,
+        values: &HashMap<&str, Array>,
+        limits: &mut Limits,
+    ) -> Result<Array> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
             inputs.push(values.get(name.as_str()).or_else(|| self.initializers.get(name)));

@@ -15,14 +15,14 @@ mod sum;
 
 use space::{LayerSpec, Operator};
 
-use super::graph::GraphProto;
+use super::graph::GraphBuilder;
 use super::weights::LayerWeights;
 use crate::error::Result;
 use conv::Conv;
 
 /// Appends a layer to the graph: it reads the values of these names, and leaves its output at the tip.
 pub(super) fn append(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     layer: &LayerSpec,
     inputs: &[String],
     weights: &LayerWeights,

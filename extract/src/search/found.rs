@@ -95,7 +95,7 @@ pub struct Found {
 pub struct MetricForm {
     /// `us`, `B`, `share`, or `1` for a count.
     pub unit: String,
-    /// Compares two values by which one is better.
+    /// Whether the higher or the lower value is better.
     pub better: Better,
 }
 

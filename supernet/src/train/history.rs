@@ -229,7 +229,7 @@ pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{Allowed, OptimizerSettings, Recipe, Teacher};
+    use crate::train::{Allowed, Distillation, Dropout, OptimizerSettings, Recipe, Teacher};
     use space::preset;
 
     /// Phases of 180, 125, 25, 125, 25 and 125 steps.
@@ -259,6 +259,11 @@ mod tests {
         assert_eq!(field(180, lower(1)), None, "no step of it is taken");
         assert_eq!(field(181, lower(1)), None, "it has begun");
         assert_eq!(field(305, lower(1)), said("plan.phases[2].lr"), "it has ended");
+        let floor = |recipe: &mut Recipe| recipe.phases[1].lr_floor = 0.1;
+        assert_eq!(field(181, floor), None, "it has begun");
+        assert_eq!(field(305, floor), said("plan.phases[2].lr_floor"));
+        assert_eq!(field(181, |recipe| recipe.phases[1].distillation = Distillation::Only), None);
+        assert_eq!(field(181, |recipe| recipe.phases[1].dropout = Dropout::Largest), None);
         assert_eq!(field(181, longer(1)), None);
         assert_eq!(field(180, longer(0)), said("plan.phases[1].epochs"));
         assert_eq!(field(179, longer(0)), None);

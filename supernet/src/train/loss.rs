@@ -1,4 +1,4 @@
-//! Cross-entropy with smoothed labels and soft targets, and its gradient in closed form.
+//! Cross-entropy with smoothed labels and soft targets, or the divergence from a teacher, and the gradient in closed form.
 
 mod divergence;
 
@@ -53,7 +53,8 @@ impl Loss {
     }
 }
 
-/// Mean loss over the batch and its gradient `[N, classes]` at the logits `[N, classes]`.
+/// Mean loss over the batch and its gradient `[N, classes]` at the logits `[N, classes]`: cross-entropies or, with
+/// [`Distillation::Alpha`] and a teacher, the adaptive alpha-divergence from it.
 ///
 /// Cross-entropy with a target distribution t is `-sum t log softmax(z)`; its gradient is `softmax(z) - t`. With weights of
 /// classes the mean is `sum w l / sum w`, as that of PyTorch's `cross_entropy(weight=w)`, where l is an image's whole loss and w

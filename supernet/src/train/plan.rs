@@ -167,7 +167,7 @@ pub struct TrainingPlan {
     /// Validation within the phases, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PlannedValidation>,
-    /// Augmentation of the images; none in plans older than this field.
+    /// Augmentation of the images; plans older than this field have none and use [`Augmentation::unsaid`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
     /// blake3 of the file of the first weights, unless they are fresh.

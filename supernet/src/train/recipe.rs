@@ -51,7 +51,7 @@ impl Allowed {
         space.restricted(&dimensions.map(|of| (of.key.to_string(), self.most(of.key))).collect())
     }
 
-    /// Whether it allows the largest network alone.
+    /// Whether it names no kind with more than its largest choice.
     fn allows_one(&self) -> bool {
         self.0.values().all(|most| *most == 1)
     }
@@ -85,7 +85,7 @@ pub struct Phase {
     /// Share of the rate below which it does not fall after warm-up: a constant tail. 0 has none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lr_floor: f64,
-    /// The teacher, in addition to the labels.
+    /// The source of soft labels.
     #[serde(default)]
     pub teacher: Teacher,
     /// What the networks that have a teacher learn from.

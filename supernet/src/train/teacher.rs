@@ -1,4 +1,4 @@
-//! The teacher of a step's sub-networks, in addition to the labels.
+//! The teacher of a step's sub-networks, and how its logits and the labels count.
 
 mod file;
 

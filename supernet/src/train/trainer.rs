@@ -326,12 +326,15 @@ impl Trainer {
         let mut losses = Vec::with_capacity(archs.len());
         let Phase { allowed, teacher: of_phase, dropout, .. } = &phase.phase;
         let distillation = phase.phase.distillation;
-        let largest = sampler::largest(&allowed.of(&self.space));
+        let has_dropout = |arch: &Arch| match dropout {
+            Dropout::All => true,
+            Dropout::Largest => arch.choices() == sampler::largest(&allowed.of(&self.space)).choices(),
+        };
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
-            let mask = match dropout {
-                Dropout::Largest if arch.choices() != largest.choices() => None,
-                _ => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
+            let mask = match has_dropout(arch) {
+                true => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
+                false => None,
             };
             let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, distillation };
             let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;

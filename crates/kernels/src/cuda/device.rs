@@ -55,7 +55,7 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
         let got = format!("{count} in this machine");
         return Err(refused("a number below the count of GPUs".to_string(), got).into());
     }
-    let executor = Gpu::new(index, precision)
+    let executor = CudaExecutor::new(index, precision)
         .map_err(|error| refused("kernels for this GPU".to_string(), error.to_string()))?;
     Ok(Gpu::new(Box::new(executor), precision))
 }
@@ -131,7 +131,7 @@ fn load_libraries() -> std::result::Result<(), (&'static str, String)> {
 
 /// A GPU with its kernels.
 #[derive(Debug)]
-struct Gpu {
+struct CudaExecutor {
     device: Device,
     cuda: CudaDevice,
     stream: Arc<CudaStream>,
@@ -140,7 +140,7 @@ struct Gpu {
     functions: Mutex<HashMap<(ActivationStorage, String), CudaFunction>>,
 }
 
-impl Gpu {
+impl CudaExecutor {
     fn new(index: usize, precision: Precision) -> Result<Self> {
         let cuda = CudaDevice::new_with_stream(index)?;
         // SAFETY: everything is on one stream but for the copies of `Buffers`, which waits for them itself.
@@ -225,7 +225,7 @@ fn wrong(error: DriverError) -> candle_core::Error {
     candle_core::Error::msg(format!("the GPU: {}", text_of(&error)))
 }
 
-impl Executor for Gpu {
+impl Executor for CudaExecutor {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -375,7 +375,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(gpu: &Gpu, values: usize) -> Result<Self> {
+    fn new(gpu: &CudaExecutor, values: usize) -> Result<Self> {
         let context = gpu.stream.context();
         // SAFETY: what is read of it was written before, see `fill`.
         let pinned = unsafe { context.alloc_pinned::<f32>(values.max(1)) }.map_err(wrong)?;

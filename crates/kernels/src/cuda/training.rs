@@ -1,6 +1,6 @@
 //! The loss and the optimizer.
 
-use super::{Argument, Launch, Place, i32_of, int};
+use super::{Argument, Launch, Place, i32_of, int, long};
 use crate::cpu::updates::AdamWStep;
 
 /// Values of a parameter per block, `CHUNK` in the source.
@@ -106,12 +106,18 @@ pub fn take_weights(weights: Place, chunks: Place, count: usize) -> Launch {
     Launch::new("training", "take_weights", count, [weights.into(), chunks.into()])
 }
 
-/// Places and sizes of a cross-entropy, all values f32.
+/// Clamps `count` values to at most `most` in size.
+pub fn clamp_values(values: Place, most: f32, count: usize) -> Launch {
+    let arguments = [values.into(), most.into(), long(count)];
+    Launch::new("training", "clamp_values", count.div_ceil(CHUNK), arguments)
+}
+
+/// Places and sizes of a cross-entropy, all values f32 but the labels.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropyPlaces {
     /// `[N, classes]`.
     pub logits: Place,
-    /// `[N]`.
+    /// u32, `[N]`.
     pub labels: Place,
     /// A teacher's logits, `[N, classes]`.
     pub teacher: Option<Place>,
@@ -124,12 +130,6 @@ pub struct CrossEntropyPlaces {
     /// N.
     pub images: usize,
     pub classes: usize,
-}
-
-/// Clamps `count` values to at most `most` in size.
-pub fn clamp_values(values: Place, most: f32, count: usize) -> Launch {
-    let arguments = [values.into(), most.into(), Argument::Long(count as i64)];
-    Launch::new("training", "clamp_values", count.div_ceil(CHUNK), arguments)
 }
 
 /// Each image's cross-entropy, and the gradient of the mean at the logits; both multiplied by the image's scale, if there

@@ -125,8 +125,11 @@ impl Backend {
     /// Clamps every value of a contiguous tensor to at most `most` in size; what is not a number stays so.
     ///
     /// # Errors
-    /// If it is not contiguous.
+    /// If it is not contiguous, or `most` is not a positive number.
     pub fn clamp(&self, destination: &Tensor, most: f32) -> Result<()> {
+        if most.is_nan() || most <= 0.0 {
+            bail!("clamp: expected a bound above 0, got {most}");
+        }
         on_gpu!(self, Op::new("clamp"), [destination, destination], gpu => gpu.clamp(destination, most));
         self.update(Op::new("clamp"), destination, [], |mut destination, _| {
             destination.contiguous()?.iter_mut().for_each(|value| *value = value.clamp(-most, most));
@@ -242,7 +245,6 @@ impl Backend {
             let (losses, gradient) = gpu.cross_entropy(logits, labels, teacher, scales)?;
             Ok(Some(CrossEntropy { losses, gradient }))
         });
-        let _ = scales;
         Ok(None)
     }
 

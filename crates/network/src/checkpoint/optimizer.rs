@@ -110,7 +110,7 @@ impl Found {
             tensors.insert((*sort).to_string(), checked.tensors().clone());
         }
         if let Some(sort) = self.0.keys().next() {
-            return Err(Error::invalid(place, sort, format!("no such tensors next to {kind}"), "some"));
+            return Err(Error::invalid(place, sort, format!("no such tensors for {kind}"), "some"));
         }
         let state = OptimizerState { kind, tensors, steps };
         state.check_steps(step, place)?;

@@ -29,7 +29,7 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Defaults of image files, whose classes have names already; natural images may be mirrored.
+    /// The origin of image files, whose classes have names already; mirrored by default, as natural images may be.
     pub fn into_origin(self, name: String, source: String) -> Result<DatasetOrigin> {
         if let (Some(_), Some(path)) = (&self.classes, &self.path) {
             return Err(Error::invalid(

@@ -27,7 +27,7 @@ const LEAST_AREA: f64 = 0.08;
 /// Side of images below which a small crop cuts off the one object that fills them, times the area to show: .6 at 28
 /// pixels, .08 from 210 on.
 const AREA_SIDE: f64 = 16.8;
-/// The smallest area of a crop of a small image.
+/// The greatest least area of a crop: that of the smallest images.
 const SMALL_AREA: f64 = 0.8;
 /// The least part of an array's columns that a crop shows.
 const LEAST_WIDTH: f32 = 0.8;

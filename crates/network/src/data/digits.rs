@@ -48,7 +48,7 @@ fn places_in_class(labels: &[u32]) -> Vec<usize> {
     let mut seen = [0; CLASSES];
     labels
         .iter()
-        .map(&mut |label: &u32| {
+        .map(|label| {
             let count = &mut seen[*label as usize % CLASSES];
             *count += 1;
             *count - 1

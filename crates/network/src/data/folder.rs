@@ -159,7 +159,7 @@ fn empty(folder: &Path, over: &PassedOver) -> Error {
     Error::invalid(folder.display(), field, "at least one", got).and_then_do(advice)
 }
 
-/// Image files of a folder and of those in it, to a limited depth; other files are counted. Hidden ones are ignored.
+/// Image files of a folder and of those in it, up to `depth` folders deep; other files are counted. Hidden ones are ignored.
 fn list_into(folder: &Path, depth: usize, images: &mut Vec<PathBuf>, over: &mut PassedOver) -> Result<()> {
     for entry in shown_in(folder)? {
         let path = &entry.path;

@@ -56,7 +56,7 @@ pub struct ImageFile {
     room: Taken,
 }
 
-/// Settings for decoding an image next to others.
+/// Settings for decoding an image while others are decoded.
 pub(super) struct InTurn<F> {
     pub orient: Orient,
     /// From height and width, the right way up, the fraction of its sides at which a JPEG may be decoded: 1 for whole, 2,
@@ -82,7 +82,7 @@ impl ImageFile {
         Self::decode(place, bytes, |_| 1, |_| Taken::nothing())
     }
 
-    /// [`ImageFile::from_bytes`] in a given orientation, as soon as there is room next to the images of other threads. A
+    /// [`ImageFile::from_bytes`] in a given orientation, as soon as there is room beyond the images of other threads. A
     /// thread that holds one must not request another.
     pub(super) fn from_bytes_in_turn(
         place: &str,
@@ -198,7 +198,8 @@ struct Stored {
 }
 
 impl Stored {
-    /// The fraction to decode at: the one that `of` gives for the sides as they are shown, or a larger one.
+    /// The fraction to decode at: the one that `of` gives for the sides as they are shown, halved
+    /// until it divides both sides where the image is turned.
     fn fraction(self, orient: Orient, of: impl FnOnce([usize; 2]) -> usize) -> usize {
         let Self { size: [height, width], orientation } = self;
         let turned = orient == Orient::Exif && orientation != Orientation::NoTransforms;

@@ -188,7 +188,7 @@ pub struct Normalization {
     std: Vec<f32>,
 }
 
-/// A set of images before it is checked.
+/// A normalization before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MeanAndStd {

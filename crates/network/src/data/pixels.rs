@@ -108,7 +108,7 @@ impl PixelBuffer {
         }
     }
 
-    /// The values at some places, several per place.
+    /// The values at some places, `size` per place.
     pub fn gathered(&self, places: &[usize], size: usize) -> Self {
         fn of<T: Copy>(values: &[T], places: &[usize], size: usize) -> Vec<T> {
             let mut kept = Vec::with_capacity(places.len() * size);

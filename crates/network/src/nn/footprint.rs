@@ -114,7 +114,7 @@ impl Reads {
 /// Memory of one layer, in values of a tensor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
-    /// On the tape, next to its inputs.
+    /// On the tape, in addition to its inputs.
     pub inner: usize,
     /// Whether its inputs are on the tape too.
     pub keeps_input: bool,
@@ -122,9 +122,9 @@ pub(super) struct Held {
     pub statistics: usize,
     /// Next to the tape and its inputs at the end of forward, the output included.
     pub forward: usize,
-    /// Peak in backward, next to the tape of the layers before: its saved tensors, its inputs included, and all gradients.
+    /// Peak in backward, in addition to the tape of the layers before: its saved tensors, its inputs included, and all gradients.
     pub backward: usize,
-    /// In a pass that saves nothing, next to its inputs.
+    /// In a pass that saves nothing, in addition to its inputs.
     pub forgetting: usize,
     /// The patches of one image.
     pub patches: usize,

@@ -167,6 +167,9 @@ impl Case {
             };
             assert!(tape.saved().is_empty(), "{}: all that was kept is read", self.spec);
         }
+        // only the image itself has no gradient
+        let expected = if self.spec.to_string().starts_with("stem ") { 0 } else { self.inputs.len() };
+        assert_eq!(of_inputs.len(), expected, "{}: a gradient for each input", self.spec);
         let naive = self.naive().with_batch_statistics();
         let inputs = self.maps();
         for (index, got) in of_inputs.iter().enumerate() {

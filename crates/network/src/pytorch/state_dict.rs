@@ -100,13 +100,11 @@ impl<'a> StateDict<'a> {
 
     fn from_safetensors(place: &str, bytes: Cow<'a, [u8]>) -> Result<Self> {
         let mut tensors = BTreeMap::new();
-        for (name, view) in SafeTensors::deserialize(&bytes)
-            .map_err(|error: safetensors::SafeTensorError| {
-                Error::invalid(place, "content", "a whole safetensors file", error)
-                    .and_then_do("the file is cut off or no such file; get or save it again")
-            })?
-            .iter()
-        {
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+            Error::invalid(place, "content", "a whole safetensors file", error)
+                .and_then_do("the file is cut off or no such file; get or save it again")
+        })?;
+        for (name, view) in file.iter() {
             let element = element_of(view.dtype()).ok_or_else(|| {
                 Error::invalid(place, name, "numbers of 8 to 64 bits", format!("{:?}", view.dtype()))
             })?;

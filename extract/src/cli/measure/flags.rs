@@ -27,7 +27,7 @@ impl FromStr for PrecisionFlag {
         if text.parse::<f64>().is_ok() {
             return percent(text).map(Self::HalfWidth);
         }
-        text.parse().map(Self::NumberType).map_err(|error: <Precision as FromStr>::Err| error.to_string())
+        text.parse().map(Self::NumberType)
     }
 }
 
@@ -49,22 +49,22 @@ pub fn percent(text: &str) -> Result<f64, String> {
 /// Refuses two values for one setting, and says what `--precision NUMBER` means.
 pub fn check(arguments: &Arguments) -> anyhow::Result<()> {
     match arguments.precision {
-        PrecisionFlag::HalfWidth(_) if arguments.half_width.is_some() => {
+        Some(PrecisionFlag::HalfWidth(_)) if arguments.half_width.is_some() => {
             anyhow::bail!(
                 "--precision: expected f32, tf32 or bf16 with --half-width, got a second half-width"
             )
         }
-        PrecisionFlag::HalfWidth(percent) => {
+        Some(PrecisionFlag::HalfWidth(percent)) => {
             info!(
                 "note: --precision {percent} means --half-width {percent}; --precision is the number type now"
             );
         }
-        PrecisionFlag::NumberType(precision) => {
-            let other = arguments.dtype.filter(|dtype| precision != Precision::F32 && *dtype != precision);
-            if let Some(dtype) = other {
+        Some(PrecisionFlag::NumberType(precision)) => {
+            if let Some(dtype) = arguments.dtype.filter(|dtype| *dtype != precision) {
                 anyhow::bail!("--dtype: expected the {precision} of --precision, got {dtype}");
             }
         }
+        None => {}
     }
     Ok(())
 }
@@ -73,16 +73,16 @@ pub fn check(arguments: &Arguments) -> anyhow::Result<()> {
 pub fn number_type(arguments: &Arguments) -> Precision {
     match (arguments.dtype, arguments.precision) {
         (Some(dtype), _) => dtype,
-        (None, PrecisionFlag::NumberType(precision)) => precision,
-        (None, PrecisionFlag::HalfWidth(_)) => Precision::F32,
+        (None, Some(PrecisionFlag::NumberType(precision))) => precision,
+        (None, Some(PrecisionFlag::HalfWidth(_)) | None) => Precision::F32,
     }
 }
 
 /// The target half-width of a latency's interval, as a share.
 pub fn half_width(arguments: &Arguments) -> f64 {
     let percent = match (arguments.half_width, arguments.precision) {
-        (Some(percent), _) | (None, PrecisionFlag::HalfWidth(percent)) => percent,
-        (None, PrecisionFlag::NumberType(_)) => HALF_WIDTH,
+        (Some(percent), _) | (None, Some(PrecisionFlag::HalfWidth(percent))) => percent,
+        (None, Some(PrecisionFlag::NumberType(_)) | None) => HALF_WIDTH,
     };
     percent / 100.0
 }
@@ -112,9 +112,10 @@ mod tests {
             ("--dtype bf16 --precision bf16", Ok((Precision::Bf16, 0.05))),
             ("--precision 20 --half-width 20", Err("a second half-width")),
             ("--precision tf32 --dtype bf16", Err("expected the tf32 of --precision, got bf16")),
+            ("--precision f32 --dtype bf16", Err("expected the f32 of --precision, got bf16")),
             ("--precision 60", Err("a number from 0.01 to 50")),
-            ("--precision f64", Err("bf16")),
-            ("--dtype 50", Err("bf16")),
+            ("--precision f64", Err("f32, tf32 or bf16")),
+            ("--dtype 50", Err("f32, tf32 or bf16")),
         ] {
             let words = format!("measure --space tiny --out x.json {flags}");
             let parsed = Measure::try_parse_from(words.split_whitespace());

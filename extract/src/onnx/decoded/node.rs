@@ -9,23 +9,23 @@ use crate::error::Result;
 
 /// One operator, by the names of its inputs and of its output. An empty name stands for an optional input left out.
 #[derive(Clone, Debug)]
-pub(in crate::onnx) struct NodeProto {
+pub(in crate::onnx) struct DecodedNode {
     pub(in crate::onnx) name: String,
     pub(in crate::onnx) operator: String,
     pub(in crate::onnx) inputs: Vec<String>,
     pub(in crate::onnx) output: String,
-    pub(in crate::onnx) attributes: BTreeMap<String, AttributeProto>,
+    pub(in crate::onnx) attributes: BTreeMap<String, AttributeValue>,
 }
 
 /// The value of an attribute.
 #[derive(Clone, Debug)]
-pub(in crate::onnx) enum AttributeProto {
+pub(in crate::onnx) enum AttributeValue {
     Int(i64),
     Float(f32),
     Ints(Vec<i64>),
 }
 
-impl NodeProto {
+impl DecodedNode {
     pub(super) fn new(place: &str, node: proto::NodeProto) -> Result<Self> {
         let proto::NodeProto { input, output, name, op_type, attribute } = node;
         let name = name.unwrap_or_default();
@@ -40,7 +40,7 @@ impl NodeProto {
         for attribute in attribute {
             let key = attribute.name().to_string();
             let place = place_of(place, &name, &operator);
-            if attributes.insert(key.clone(), AttributeProto::new(&place, &key, attribute)?).is_some() {
+            if attributes.insert(key.clone(), AttributeValue::new(&place, &key, attribute)?).is_some() {
                 return Err(invalid(&place, key, "one attribute of this name", "several"));
             }
         }
@@ -57,7 +57,7 @@ fn place_of(file: &str, name: &str, operator: &str) -> String {
     format!("{file}: node `{name}` ({operator})")
 }
 
-impl AttributeProto {
+impl AttributeValue {
     /// The field that the attribute's kind names; the others must be absent.
     fn new(place: &str, key: &str, attribute: proto::AttributeProto) -> Result<Self> {
         let proto::AttributeProto { f, i, ints, kind, .. } = attribute;
@@ -86,7 +86,7 @@ impl AttributeProto {
     }
 }
 
-impl fmt::Display for AttributeProto {
+impl fmt::Display for AttributeValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(value) => write!(formatter, "{value}"),

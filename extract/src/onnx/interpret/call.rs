@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::decoded::{Array, AttributeProto, elements, invalid};
+use super::super::decoded::{Array, AttributeValue, elements, invalid};
 use crate::error::{Error, Result};
 
 /// The most values that may be alive at once, per value of the input: a wide layer on a grey image has some hundred.
@@ -45,7 +45,7 @@ impl Limits {
 /// A node with the values that it reads.
 pub(super) struct Call<'a> {
     place: String,
-    attributes: &'a BTreeMap<String, AttributeProto>,
+    attributes: &'a BTreeMap<String, AttributeValue>,
     inputs: Vec<Option<&'a Array>>,
     limits: &'a mut Limits,
 }
@@ -53,7 +53,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(super) fn new(
         place: String,
-        attributes: &'a BTreeMap<String, AttributeProto>,
+        attributes: &'a BTreeMap<String, AttributeValue>,
         inputs: Vec<Option<&'a Array>>,
         limits: &'a mut Limits,
     ) -> Self {
@@ -100,7 +100,7 @@ impl<'a> Call<'a> {
     pub(super) fn int(&self, key: &str, default: i64) -> Result<i64> {
         match self.attributes.get(key) {
             None => Ok(default),
-            Some(AttributeProto::Int(value)) => Ok(*value),
+            Some(AttributeValue::Int(value)) => Ok(*value),
             Some(other) => Err(self.wrong(key, "a whole number", other)),
         }
     }
@@ -118,7 +118,7 @@ impl<'a> Call<'a> {
     pub(super) fn float(&self, key: &str, default: f32) -> Result<f32> {
         match self.attributes.get(key) {
             None => Ok(default),
-            Some(AttributeProto::Float(value)) => Ok(*value),
+            Some(AttributeValue::Float(value)) => Ok(*value),
             Some(other) => Err(self.wrong(key, "a number", other)),
         }
     }
@@ -132,7 +132,7 @@ impl<'a> Call<'a> {
             self.wrong(key, expected, attribute)
         };
         match attribute {
-            AttributeProto::Ints(values) if values.iter().all(|value| range.contains(value)) => {
+            AttributeValue::Ints(values) if values.iter().all(|value| range.contains(value)) => {
                 let values: Vec<usize> = values.iter().map(|&value| value as usize).collect();
                 values.try_into().map(Some).map_err(|_| wrong())
             }

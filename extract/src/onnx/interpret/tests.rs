@@ -3,7 +3,7 @@ use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::graph::{GraphProto, Sizes, float, int, ints};
+use super::super::graph::{GraphBuilder, Sizes, float, int, ints};
 use super::super::proto;
 use super::*;
 
@@ -16,7 +16,7 @@ fn graph(
     inputs: &[Option<Values>],
     output: &[usize],
 ) -> OnnxModel {
-    let mut graph = GraphProto::new();
+    let mut graph = GraphBuilder::new();
     let mut names = vec!["input".to_string()];
     for (index, values) in inputs.iter().enumerate().skip(1) {
         names.push(values.as_ref().map_or_else(String::new, |(shape, values): &Values| {
@@ -372,7 +372,7 @@ fn shapes_are_those_that_the_file_declares() {
     assert_eq!(said(&[1, 2], &[0.0]), "x.onnx: input: expected values of shape [1, 2], got 1 values");
     assert_eq!(said(&[1, 2], &[0.0; 2]), "x.onnx: output: expected `output` [1, 3], got shape [1, 2]");
     // an open size is one size wherever its name stands
-    let mut graph = GraphProto::new();
+    let mut graph = GraphBuilder::new();
     graph.node("sum".to_string(), "Flatten", &["input"], vec![int("axis", 0)]);
     let sizes = [Sizes::fixed(&[1, 1]), Sizes::fixed(&[1, 2])].map(|sizes| sizes.with_open_first("N"));
     let bytes = graph.into_file(sizes, Default::default());
@@ -445,7 +445,7 @@ const FAULTS: [(Fault, &str); 21] = [
 #[test]
 fn files_that_are_not_written_here_are_refused() {
     let whole = || {
-        let mut graph = GraphProto::new();
+        let mut graph = GraphBuilder::new();
         let weight = graph.constant("w".to_string(), &[2], &[1.0, 2.0]);
         graph.node("a".to_string(), "Add", &["input", &weight], vec![]);
         graph.node("b".to_string(), "HardSigmoid", &["a"], vec![float("alpha", 0.1)]);
@@ -472,7 +472,7 @@ fn files_that_are_not_written_here_are_refused() {
 #[test]
 fn a_small_file_asks_for_little() {
     // each node doubles the map by its padding
-    let mut graph = GraphProto::new();
+    let mut graph = GraphBuilder::new();
     let mut tip = "input".to_string();
     let weight = graph.constant("w".to_string(), &[1, 1, 1, 1], &[1.0]);
     for index in 0..40 {

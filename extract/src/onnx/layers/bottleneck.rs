@@ -4,11 +4,11 @@ use space::Bottleneck;
 
 use super::nodes::{Window, activate, add, convolution};
 use crate::error::Result;
-use crate::onnx::graph::{GraphProto, int, ints};
+use crate::onnx::graph::{GraphBuilder, int, ints};
 use crate::onnx::weights::LayerWeights;
 
 pub(super) fn append(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     name: &str,
     block: &Bottleneck,
     weights: &LayerWeights,
@@ -39,7 +39,7 @@ pub(super) fn append(
 }
 
 /// Means over adjacent squares; a square that is cut off at the edge is averaged over its part inside.
-fn mean_of_squares(graph: &mut GraphProto, name: String, input: &str, side: usize) {
+fn mean_of_squares(graph: &mut GraphBuilder, name: String, input: &str, side: usize) {
     let attributes = vec![
         ints("kernel_shape", &[side; 2]),
         ints("strides", &[side; 2]),

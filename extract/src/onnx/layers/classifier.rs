@@ -2,11 +2,11 @@
 
 use super::nodes::weighted;
 use crate::error::Result;
-use crate::onnx::graph::{GraphProto, int};
+use crate::onnx::graph::{GraphBuilder, int};
 use crate::onnx::weights::LayerWeights;
 
 /// `[N, C, 1, 1] -> [N, classes]`.
-pub(super) fn append(graph: &mut GraphProto, name: &str, weights: &LayerWeights) -> Result<()> {
+pub(super) fn append(graph: &mut GraphBuilder, name: &str, weights: &LayerWeights) -> Result<()> {
     graph.node(format!("{name}.flatten"), "Flatten", &[&graph.tip()], vec![int("axis", 1)]);
     let numbers = [weights.get(".linear.weight")?, weights.get(".linear.bias")?];
     let attributes = vec![int("transB", 1)]; // the weight is [classes, C]

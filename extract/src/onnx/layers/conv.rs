@@ -4,7 +4,7 @@ use space::Activation;
 
 use super::nodes::{Window, activate, add, convolution};
 use crate::error::Result;
-use crate::onnx::graph::GraphProto;
+use crate::onnx::graph::GraphBuilder;
 use crate::onnx::weights::LayerWeights;
 
 /// The operator's fields.
@@ -16,7 +16,12 @@ pub(super) struct Conv {
     pub residual: bool,
 }
 
-pub(super) fn append(graph: &mut GraphProto, name: &str, conv: &Conv, weights: &LayerWeights) -> Result<()> {
+pub(super) fn append(
+    graph: &mut GraphBuilder,
+    name: &str,
+    conv: &Conv,
+    weights: &LayerWeights,
+) -> Result<()> {
     let input = graph.tip();
     let window = Window { kernel: conv.kernel, stride: conv.stride, groups: 1 };
     let part = if conv.residual { ".conv" } else { "" };

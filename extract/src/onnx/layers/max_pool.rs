@@ -1,8 +1,8 @@
 //! Greatest of 3 x 3, stride 2, padding 1.
 
-use crate::onnx::graph::{GraphProto, ints};
+use crate::onnx::graph::{GraphBuilder, ints};
 
-pub(super) fn append(graph: &mut GraphProto, name: &str) {
+pub(super) fn append(graph: &mut GraphBuilder, name: &str) {
     let attributes = vec![ints("kernel_shape", &[3; 2]), ints("strides", &[2; 2]), ints("pads", &[1; 4])];
     graph.node(name.to_string(), "MaxPool", &[&graph.tip()], attributes);
 }

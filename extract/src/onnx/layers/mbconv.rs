@@ -4,11 +4,11 @@ use space::{Activation, MbConv};
 
 use super::nodes::{Window, activate, add, convolution, mean};
 use crate::error::Result;
-use crate::onnx::graph::GraphProto;
+use crate::onnx::graph::GraphBuilder;
 use crate::onnx::weights::LayerWeights;
 
 pub(super) fn append(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     name: &str,
     block: &MbConv,
     weights: &LayerWeights,
@@ -36,7 +36,7 @@ pub(super) fn append(
 }
 
 /// The tip, each of its channels times `h_sigmoid(expand(relu(reduce(mean))))`.
-fn squeeze_excite(graph: &mut GraphProto, name: &str, weights: &LayerWeights) -> Result<()> {
+fn squeeze_excite(graph: &mut GraphBuilder, name: &str, weights: &LayerWeights) -> Result<()> {
     let maps = graph.tip();
     mean(graph, format!("{name}.mean"));
     for (part, activation) in [("reduce", Activation::Relu), ("expand", Activation::HSigmoid)] {

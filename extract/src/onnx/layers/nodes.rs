@@ -2,7 +2,7 @@
 
 use space::Activation;
 
-use crate::onnx::graph::{GraphProto, float, int, ints};
+use crate::onnx::graph::{GraphBuilder, float, int, ints};
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::weights::Numbers;
 
@@ -19,18 +19,18 @@ impl Window {
 }
 
 /// The sum of the tip and another value.
-pub(super) fn add(graph: &mut GraphProto, name: &str, other: &str) {
+pub(super) fn add(graph: &mut GraphBuilder, name: &str, other: &str) {
     graph.node(format!("{name}.add"), "Add", &[&graph.tip(), other], Vec::new());
 }
 
 /// The mean over each map of the tip.
-pub(super) fn mean(graph: &mut GraphProto, name: String) {
+pub(super) fn mean(graph: &mut GraphBuilder, name: String) {
     graph.node(name, "GlobalAveragePool", &[&graph.tip()], Vec::new());
 }
 
 /// A convolution with its weight and, where it has one, its bias.
 pub(super) fn convolution<const N: usize>(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     name: String,
     window: &Window,
     numbers: [Numbers; N],
@@ -47,7 +47,7 @@ pub(super) fn convolution<const N: usize>(
 
 /// A node that reads the tip and constants of its own.
 pub(super) fn weighted<const N: usize>(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     name: String,
     operator: &str,
     numbers: [Numbers; N],
@@ -62,7 +62,7 @@ pub(super) fn weighted<const N: usize>(
 }
 
 /// The activation after `<part>`.
-pub(super) fn activate(graph: &mut GraphProto, part: &str, activation: Activation) {
+pub(super) fn activate(graph: &mut GraphBuilder, part: &str, activation: Activation) {
     let name = format!("{part}.{activation}");
     let tip = graph.tip();
     match activation {

@@ -1,8 +1,8 @@
 //! Mean over each map.
 
 use super::nodes::mean;
-use crate::onnx::graph::GraphProto;
+use crate::onnx::graph::GraphBuilder;
 
-pub(super) fn append(graph: &mut GraphProto, name: &str) {
+pub(super) fn append(graph: &mut GraphBuilder, name: &str) {
     mean(graph, name.to_string());
 }

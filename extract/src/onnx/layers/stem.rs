@@ -4,11 +4,11 @@ use space::Activation;
 
 use super::nodes::{Window, activate, convolution};
 use crate::error::Result;
-use crate::onnx::graph::GraphProto;
+use crate::onnx::graph::GraphBuilder;
 use crate::onnx::weights::LayerWeights;
 
 pub(super) fn append(
-    graph: &mut GraphProto,
+    graph: &mut GraphBuilder,
     name: &str,
     sizes: [usize; 2],
     activation: Activation,

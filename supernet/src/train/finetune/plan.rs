@@ -134,7 +134,8 @@ pub struct FineTunePlan {
     /// Weight of each class in the loss, by label, if the weights differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
-    /// Augmentation of the images; none for a model whose `config.json` does not say how images are oriented.
+    /// Augmentation of the images; `None`, which is [`Augmentation::unsaid`], for a model whose `config.json` does not say how
+    /// images are oriented.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
 }

@@ -2,8 +2,7 @@ use space::preset;
 
 use super::*;
 
-/// `progressive` of builds older than version 2, without the phases of later families, and a recipe of version 2 with
-/// all of its new fields.
+/// `progressive` of builds older than version 2, without the phases of later families, and a recipe of version 2.
 const VERSION_1: &str = include_str!("golden/version-1.toml");
 const VERSION_2: &str = include_str!("golden/version-2.toml");
 
@@ -52,6 +51,18 @@ fn files_of_version_2_say_draws_and_teachers() {
     assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
 }
 
+/// The sub-networks of the first phase of [`VERSION_2`].
+const LARGEST: &str = "draw = [\"largest\"]";
+
+#[test]
+fn recipes_of_one_phase_round_trip() {
+    for name in ["sandwich", "alphanet"] {
+        let recipe = Recipe::open(name).expect("built in");
+        let text = toml::to_string(&recipe).expect("plain data");
+        assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+    }
+}
+
 #[test]
 fn each_version_has_its_own_fields() {
     for (text, from, to, part) in [
@@ -65,6 +76,25 @@ fn each_version_has_its_own_fields() {
         (VERSION_2, "phase = \"full\"", "phase = \"sandwich\"", "(taught).teacher: expected full, the first"),
         (VERSION_2, "\"largest\", { random = 2 }, ", "", "(sandwich).teacher: expected several sub-networks"),
         (VERSION_2, "kernel = 9 }", "kernels = 9 }", "(taught).allowed: expected one of "),
+        (
+            VERSION_2,
+            "name = \"",
+            "gradient_clip = 0.0\nname = \"",
+            "gradient_clip: expected 0.001 to 1000000, got 0",
+        ),
+        (
+            VERSION_2,
+            LARGEST,
+            "draw = [\"largest\"]\nlr_floor = 2.0",
+            "(full).lr_floor: expected 0 to 1, got 2",
+        ),
+        (
+            VERSION_2,
+            LARGEST,
+            "draw = [\"largest\"]\ndistillation = \"only\"",
+            "expected none without a teacher, got only",
+        ),
+        (VERSION_1, "name = \"full\"", "name = \"full\"\nlr_floor = 0.1", "unknown field `lr_floor`"),
     ] {
         assert!(text.contains(from), "{from}");
         let error = Recipe::from_toml("r.toml", &text.replacen(from, to, 1)).expect_err(to).to_string();

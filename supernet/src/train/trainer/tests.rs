@@ -6,7 +6,7 @@ use space::preset;
 
 use super::*;
 use crate::train::testing::{digits, model};
-use crate::train::{OptimizerSettings, Recipe, Start};
+use crate::train::{Dropout, OptimizerSettings, Recipe, Start};
 
 /// Four steps of the largest network, and two of a sandwich in which it teaches.
 fn recipe(lr: f64) -> Recipe {
@@ -243,4 +243,67 @@ fn the_first_network_of_a_step_teaches_the_others() {
         assert!((loss - expected).abs() < 1e-5 * expected, "{arch}: {loss}, by hand {expected}");
     }
     assert!(expected[1] > expected[0] + 1.0, "{expected:?}: the second has two parts");
+}
+
+/// The largest change of a weight in the first step of a run.
+fn largest_change(recipe: &Recipe) -> f32 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut trainer = trainer(&folder.path().join("run"), recipe);
+    let values = |trainer: &Trainer| {
+        let values = trainer.weights.arena().values();
+        values.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("f32 on the CPU")
+    };
+    let before = values(&trainer);
+    let phase = trainer.plan.phases[0].clone();
+    let resolution = trainer.plan.resolution(&trainer.space, 0);
+    let batch = trainer.loader().and_then(|loader| Ok(loader.batch_at(0, resolution)?)).expect("a batch");
+    trainer.take_step(&phase, &batch, &mut Stopwatch::start()).expect("a step");
+    let after = values(&trainer);
+    before.iter().zip(&after).map(|(before, after)| (after - before).abs()).fold(0.0, f32::max)
+}
+
+/// Nesterov's first step is lr (1 + momentum) times the gradient, where nothing decays.
+#[test]
+fn gradients_are_clipped_before_the_step() {
+    let plain = recipe(0.1);
+    let clipped = Recipe { gradient_clip: Some(0.001), ..plain.clone() };
+    let bound = 0.1 * 1.9 * 0.001;
+    assert!(largest_change(&plain) > 10.0 * bound);
+    let change = largest_change(&clipped);
+    assert!((0.99 * bound..1.01 * bound).contains(&change), "{change}, at most {bound}");
+}
+
+#[test]
+fn the_smaller_networks_can_go_without_dropout() {
+    let text = preset("tiny").expect("a preset").to_toml().replace("dropout = 0.0", "dropout = 0.5");
+    let space = SearchSpace::from_toml("x.toml", &text).expect("a space");
+    let folder = tempfile::tempdir().expect("a folder");
+    for (dropout, is_plain) in [(Dropout::All, [false, false]), (Dropout::Largest, [false, true])] {
+        let mut recipe = recipe(0.1);
+        recipe.phases[1].teacher = Teacher::None;
+        recipe.phases[1].dropout = dropout;
+        let config =
+            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
+        let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
+        let run = RunFolder::open(&folder.path().join(format!("{dropout:?}")), false).expect("a folder");
+        let trainer = Trainer::new(space.clone(), dataset, &recipe, run, config).expect("it fits");
+        let phase = &trainer.plan.phases[1];
+        let step = phase.first_step;
+        let resolution = trainer.plan.resolution(&trainer.space, step);
+        let batch =
+            trainer.loader().and_then(|loader| Ok(loader.batch_at(step, resolution)?)).expect("a batch");
+        let losses = trainer.learn(phase, step, &batch).expect("it fits");
+        let student =
+            Student { space: &trainer.space, weights: &trainer.weights, backend: Backend::detect() };
+        for ((arch, loss), is_plain) in losses.iter().zip(is_plain) {
+            let logits = student.teach(arch, &batch.inputs).expect("logits");
+            let plain = loss_by_hand(&logits, batch.targets.classes(), None);
+            let loss = f64::from(loss.read().expect("known"));
+            assert_eq!(
+                (loss - plain).abs() < 1e-5 * plain,
+                is_plain,
+                "{dropout:?} {arch}: {loss}, without {plain}"
+            );
+        }
+    }
 }

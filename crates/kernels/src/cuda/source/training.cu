@@ -132,8 +132,8 @@ INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
 }
 
 // Cross-entropy of logits [N, classes] with smoothed labels, of weight `hard`, plus the soft cross-entropy with a teacher's
-// logits, of weight 1, where there are any: each image's loss, and the gradient of their mean. Both are multiplied by the image's
-// scale where there are scales. One block per image.
+// logits, of weight 1, where there are any: each image's loss, and the gradient of their mean. Both are multiplied by the
+// image's scale where there are scales. One block per image.
 KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, const float *scales,
                      float *losses, float *gradient, int images, int classes, float smoothing, float hard) {
     SHARED float sums[2][THREADS];
