@@ -6,6 +6,7 @@ mod eval;
 mod finetune;
 mod import;
 mod memory;
+mod plan;
 mod profile;
 mod progress;
 mod recipe;
@@ -42,6 +43,7 @@ enum Command {
     Space(space::Arguments),
     Train(train::Arguments),
     Recipe(recipe::Arguments),
+    Plan(plan::Arguments),
     Eval(eval::Arguments),
     Sample(sample::Arguments),
     Finetune(finetune::Arguments),
@@ -78,6 +80,7 @@ impl Command {
             Self::Space(arguments) => Some(&arguments.common),
             Self::Train(arguments) => Some(&arguments.common),
             Self::Recipe(arguments) => Some(&arguments.common),
+            Self::Plan(arguments) => Some(&arguments.common),
             Self::Eval(arguments) => Some(&arguments.common),
             Self::Sample(arguments) => Some(&arguments.common),
             Self::Finetune(arguments) => Some(&arguments.common),
@@ -92,6 +95,7 @@ impl Command {
             Self::Space(arguments) => arguments.run(),
             Self::Train(arguments) => arguments.run(),
             Self::Recipe(arguments) => arguments.run(),
+            Self::Plan(arguments) => arguments.run(),
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
             Self::Finetune(arguments) => arguments.run(),

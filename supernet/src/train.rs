@@ -1,7 +1,10 @@
 //! Training: progressive shrinking (recipe, plan, loss, optimizer, trainer, run folder), and the fine-tuning of one
 //! exported network with the same parts.
 
+mod average;
 mod class_weights;
+mod conflict;
+mod cost_axis;
 mod draw;
 mod events;
 mod exchange;
@@ -29,7 +32,9 @@ mod validation;
 mod way_back;
 
 pub use class_weights::{ClassWeights, WeightRule};
-pub use draw::Draw;
+pub use conflict::{ConflictRecord, StageCosine};
+pub use cost_axis::{CostAxis, CostKind};
+pub use draw::{Attentive, Candidates, Draw, Keep};
 pub use exchange::{Alone, Exchange};
 pub use finetune::{
     FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
@@ -48,5 +53,5 @@ pub use run_folder::RunFolder;
 pub use start::{Given, Start};
 pub use step::{Student, dropout_mask};
 pub use teacher::{Distillation, Dropout, Teacher, TeacherFile};
-pub use trainer::{RunOutcome, TrainConfig, TrainTask, Trainer, train};
-pub use validation::{PlannedValidation, ValidationSettings};
+pub use trainer::{PhaseTrial, RunOutcome, TrainConfig, TrainTask, Trainer, train};
+pub use validation::{PlannedValidation, Validated, ValidationSettings};

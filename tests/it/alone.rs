@@ -121,7 +121,7 @@ fn a_network_alone_can_start_from_shared_weights() {
 fn killed_runs_of_one_phase_end_with_the_same_bytes() {
     let folder = scratch();
     let at = folder.path();
-    for recipe in ["sandwich", "alphanet"] {
+    for recipe in ["sandwich", "alphanet", "attentive"] {
         let train = format!("train --space tiny --data digits --recipe {recipe} --scale 0.02 --quiet");
         json("supernet", at, &format!("{train} --out whole-{recipe}"));
         let killed = format!("{train} --out killed --resume --checkpoint-seconds 0 --threads 1");

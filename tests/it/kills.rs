@@ -83,8 +83,8 @@ const TRAIN: &str = "train --space tiny --data digits --seed 5 --scale 0.004";
 /// Kills per training run.
 const KILLS_PER_RUN: usize = 5;
 
-fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let takes = timed(at, "supernet", &format!("{TRAIN} --out whole"));
+fn train(at: &Path, train: &str, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let takes = timed(at, "supernet", &format!("{train} --out whole"));
     let expected = read_bytes(at.join("whole/supernet.safetensors"));
     let mut killed = 0;
     for index in 0..3 * count {
@@ -101,17 +101,37 @@ fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
             there(&[file("plan.json")])
                 .for_each(|path| drop(serde_json::from_slice::<Value>(&read_bytes(path)).expect("whole")));
         };
-        let line = format!("{TRAIN} --out {run} --resume --checkpoint-seconds 0");
+        let line = format!("{train} --out {run} --resume --checkpoint-seconds 0");
         let victim = Victim { name: "supernet", line, takes, check: &check, restart: &|| () };
         let most = KILLS_PER_RUN.min(count - killed);
         killed += (0..most).take_while(|_| kill_once(at, &victim, rng)).count();
-        json("supernet", at, &format!("{TRAIN} --out {run} --resume"));
+        json("supernet", at, &format!("{train} --out {run} --resume"));
         assert!(read_bytes(file("supernet.safetensors")) == expected, "{run} differs");
         assert_log_is_whole(&file("log.jsonl"), &at.join("whole/log.jsonl"));
         let left = std::fs::read_dir(at.join(&run)).expect("a folder").count();
         assert_eq!(left, 6, "plan, log, lock, checkpoint, teacher, supernet and nothing else");
     }
     killed
+}
+
+/// A fifth of the kills for each recipe that comes with the tool, and for one with the fields that these leave out.
+#[test]
+fn runs_by_every_recipe_that_are_killed_end_with_the_same_bytes() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let count = (kills() / 5).max(1);
+    let others = "ema_decay = 0.9\naccumulation = 2\ngradient_clip = 1.0\n\n[augmentation]\nmixup = 0.2\ncutmix = 1.0\n\
+                  erasing = 0.25\nrand_augment = { operations = 2, magnitude = 9 }\n\n[[phases]]";
+    let text = supernet::train::Recipe::text_of("attentive").expect("built in");
+    let names = supernet::train::Recipe::names().map(str::to_string);
+    for recipe in names.chain(["others.toml".to_string()]) {
+        let folder = scratch();
+        std::fs::write(folder.path().join("others.toml"), text.replacen("[[phases]]", others, 1)).expect("written");
+        let reports = if recipe == "others.toml" { " --report-conflicts 0.5" } else { "" };
+        let line = format!("{TRAIN} --recipe {recipe}{reports}");
+        let killed = train(folder.path(), &line, count, &mut rng);
+        println!("{recipe}: {killed} kills");
+        assert!(killed > 0, "{recipe}");
+    }
 }
 
 /// Checks that a killed run logged the steps and evaluations of an uninterrupted one, each once.
@@ -275,7 +295,7 @@ fn nothing_is_lost_to_kills() {
     let all = kills();
     let share = |part: usize| (all * part).div_ceil(100);
     let killed = [
-        ("train", train(at, share(35), &mut rng)),
+        ("train", train(at, TRAIN, share(35), &mut rng)),
         ("sample", sample(at, share(15), &mut rng)),
         ("measure", measure(at, share(15), &mut rng)),
         ("search", search(at, share(15), &mut rng)),

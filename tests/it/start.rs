@@ -155,8 +155,14 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let seen = start.see(&dataset, &space, None).expect("channels that fit");
-        let task =
-            TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher: None };
+        let task = TrainTask {
+            space,
+            dataset: Arc::new(seen),
+            recipe: &recipe,
+            start: &start,
+            teacher: None,
+            latency_table: None,
+        };
         let mut trainer = Trainer::of(task, folder, config_without_clock(2)).expect("it fits");
         train_until(&mut trainer, stop_at)
     };

@@ -118,6 +118,19 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
+/// Clock ticks per second in `/proc`, the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// Processor time that all threads of this process have taken so far, in seconds, if the system reports it.
+pub fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // the name of the program, in parentheses, may hold anything
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let [user, system]: [f64; 2] = [fields.next()?.parse().ok()?, fields.next()?.parse().ok()?];
+    Some((user + system) / TICKS)
+}
+
 /// Most memory that this process has held so far, in megabytes (10^6 bytes), if the system reports it.
 pub fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -129,6 +142,16 @@ pub fn peak_rss_mb() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_takes_processor_time() {
+        let Some(before) = cpu_seconds() else { return };
+        let mut sum = 0u64;
+        while cpu_seconds().is_some_and(|now| now < before + 0.03) {
+            sum = (0..1_000_000).fold(sum, |sum, number: u64| sum.wrapping_mul(31).wrapping_add(number));
+        }
+        assert_ne!(sum, 1);
+    }
 
     #[test]
     fn spread_interpolates() {

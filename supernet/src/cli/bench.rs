@@ -1,16 +1,20 @@
 //! `supernet bench`: the time of a step on this machine.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use base::timing::Spread;
-use command::{Common, Ending, data_form, data_help, read_archs, within};
+use command::{Common, Ending, data_form, data_help, read_archs, stop_flag, within};
 use kernels::Backend;
 use serde_json::json;
-use space::Extent;
+use space::{Extent, SearchSpace};
 use supernet::bench::{Bench, BenchReport, BenchSubject, LoadBench, Mode, bench, bench_fed, bench_loader};
+use supernet::train::Recipe;
 
-use super::arguments::{Compute, Data};
+use super::arguments::{Compute, Data, smaller_batch};
+use super::plan::Tried;
 use super::profile::{recorded, table};
+use super::recipe;
 
 fn timed_help() -> String {
     let timed = data_help("Time the loading of training images, decoded and augmented");
@@ -25,6 +29,7 @@ fn timed_help() -> String {
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32
   supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32 --profile
+  supernet bench --space fashion --data idx:/usr/share/datasets/fashion-mnist --recipe sandwich
   supernet bench --data folder:images --resolution 224 --batch 64
   supernet bench --space ofa-mbv3-w1.0 --data folder:images --resolution 224 --batch 256 --device cuda:0")]
 pub struct Arguments {
@@ -38,11 +43,15 @@ pub struct Arguments {
     #[arg(long, default_value = "largest", num_args = 1..)]
     arch: Vec<String>,
     /// Side of the images, or height and width such as 40x101
-    #[arg(long, value_name = "R", value_parser = resolution)]
-    resolution: Extent,
+    #[arg(long, value_name = "R", value_parser = resolution, required_unless_present = "recipe")]
+    resolution: Option<Extent>,
     /// Images per step
-    #[arg(long, value_name = "N", value_parser = within(1..=65_536))]
-    batch: usize,
+    #[arg(long, value_name = "N", value_parser = within(1..=65_536), required_unless_present = "recipe")]
+    batch: Option<usize>,
+    /// Time the steps of each phase of this recipe on the images of --data, and the share of a step that is neither forward nor
+    /// backward: waiting for images, drawing, losses, the optimizer
+    #[arg(long, value_name = "RECIPE", requires = "space", requires = "data", conflicts_with_all = ["arch", "mode"])]
+    recipe: Option<String>,
     /// Timed steps
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = within(1..=1_000_000))]
     steps: usize,
@@ -85,10 +94,20 @@ fn resolution(text: &str) -> Result<Extent, String> {
     Err(format!("sides are from 1 to {MOST_SIDE}"))
 }
 
+/// Images per step, and their size.
+#[derive(Clone, Copy)]
+struct Images {
+    batch: usize,
+    resolution: Extent,
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
-        if self.batch * self.resolution.plane() > MOST_PIXELS {
+        if let (Some(recipe), Some(space)) = (&self.recipe, &self.space) {
+            return self.phases(&space::open(space)?, &recipe::open(recipe)?, &backend);
+        }
+        if self.images().batch * self.images().resolution.plane() > MOST_PIXELS {
             anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels per step");
         }
         let Some(space) = &self.space else {
@@ -107,7 +126,8 @@ impl Arguments {
             ModeName::Calibrate => Mode::Calibrate,
         };
         let (backend, profile) = recorded(&backend, self.profile);
-        let Self { resolution, batch, steps, warmup, .. } = *self;
+        let Self { steps, warmup, .. } = *self;
+        let Images { batch, resolution } = self.images();
         let setup = Bench {
             space,
             subject,
@@ -139,10 +159,66 @@ impl Arguments {
         Ok(Ending::Done)
     }
 
+    /// Images per step, and their size.
+    fn images(&self) -> Images {
+        let batch = self.batch.expect("required without a recipe");
+        let resolution = self.resolution.expect("required without a recipe");
+        Images { batch, resolution }
+    }
+
+    /// Times the steps of each phase of a recipe.
+    fn phases(&self, space: &SearchSpace, recipe: &Recipe, backend: &Backend) -> anyhow::Result<Ending> {
+        let space = match self.resolution {
+            Some(resolution) => space.at_resolutions(&[resolution])?,
+            None => space.clone(),
+        };
+        let data = self.data();
+        let catalogue = data.list()?;
+        catalogue.check_fits(&space)?;
+        let dataset = data.look(&self.common, catalogue)?;
+        let batch = smaller_batch(self.batch.unwrap_or(recipe.batch), &dataset);
+        let recipe = recipe.with_batch(batch);
+        let (backend, profile) = recorded(backend, true);
+        let tried = Tried { space, dataset, recipe, teacher: None, latency_table: None };
+        let stop = stop_flag()?;
+        let trials = tried.trial(&backend, self.steps, &stop, profile.as_ref())?;
+        let document = json!({
+            "phases": trials, "kernels": backend.name(), "gpu": backend.gpu(), "threads": rayon::current_num_threads(),
+        });
+        self.common.print(&document, || {
+            let mut text = format!(
+                "{:<14} {:>14} {:>9} {:>17} {:>9} {:>20}\n",
+                "phase", "sub-networks", "ms/step", "10 % to 90 %", "images/s", "not passes (waiting)"
+            );
+            for trial in &trials {
+                let phase = &trial.phase;
+                let spread = format!("{:.1} to {:.1}", trial.step_ms.p10, trial.step_ms.p90);
+                let beside = 100.0 * trial.share_beside().unwrap_or_default();
+                let waiting = 100.0 * trial.waiting_ms / trial.mean_ms;
+                let images = (phase.subnetworks() * batch) as f64 / trial.mean_ms * 1e3;
+                let _ = writeln!(
+                    text,
+                    "{:<14} {:>14} {:>9.1} {spread:>17} {images:>9.1} {:>20}",
+                    phase.phase.name,
+                    phase.subnetworks(),
+                    trial.mean_ms,
+                    format!("{beside:.1} % ({waiting:.1} %)")
+                );
+            }
+            format!("{text}{}", computed_by(&backend))
+        })?;
+        Ok(Ending::Done)
+    }
+
+    fn data(&self) -> Data {
+        Data { data: self.data.clone().unwrap_or_default(), dataset_toml: None }
+    }
+
     fn load_setup(&self) -> anyhow::Result<LoadBench> {
-        let data = Data { data: self.data.clone().unwrap_or_default(), dataset_toml: None };
+        let data = self.data();
         let dataset = Arc::new(data.look(&self.common, data.list()?)?);
-        let Self { resolution, batch, steps, warmup, .. } = *self;
+        let Self { steps, warmup, .. } = *self;
+        let Images { batch, resolution } = self.images();
         Ok(LoadBench { dataset, resolution, batch, steps, warmup })
     }
 

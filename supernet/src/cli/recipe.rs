@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use command::{Common, Ending, print_lines};
+use command::{Common, Ending, grouped, print_lines};
 use serde_json::json;
 use space::KINDS;
 use supernet::train::{Distillation, Draw, Dropout, OptimizerSettings, Recipe, Teacher};
@@ -43,6 +43,22 @@ Recipes that come with the tool:"
 pub fn forms(file: &str) -> String {
     let names: Vec<_> = Recipe::names().map(|name| format!("`{name}`")).collect();
     format!("{} or {file}", names.join(", "))
+}
+
+/// The default recipes in words.
+pub fn defaults() -> String {
+    let [few, many] = Recipe::defaults();
+    format!("{} below {} training images, {} from there on", few.name, grouped(Recipe::MANY_IMAGES as u64), many.name)
+}
+
+/// Opens the recipe of `--recipe`.
+pub fn open(given: &str) -> anyhow::Result<Recipe> {
+    if !Recipe::names().any(|name| name == given) {
+        // an unreadable file and an invalid recipe get different errors
+        Recipe::text_of(given)
+            .with_context(|| format!("--recipe: give {}", forms("the path of a TOML file")))?;
+    }
+    Ok(Recipe::open(given)?)
 }
 
 impl Arguments {
@@ -91,6 +107,7 @@ fn described(recipe: &Recipe) -> String {
             (phase.distillation == Distillation::Alpha, "taught by alpha-divergence alone"),
             (phase.dropout == Dropout::Largest, "dropout of the largest alone"),
             (phase.lr_floor > 0.0, "a constant tail"),
+            (phase.draw.iter().any(|draw| draw.cost().is_some()), "chosen among candidates of equal cost"),
             (phase.sort_channels, "sorted"),
             (phase.draw.contains(&Draw::Largest), "the largest always"),
             (phase.draw.contains(&Draw::Smallest), "the smallest always"),

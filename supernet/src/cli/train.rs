@@ -9,13 +9,15 @@ use anyhow::Context;
 use base::timing::{peak_rss_mb, unix_seconds};
 use command::{Common, Ending, duration, grouped, read_archs, result_path, stop_flag, within};
 use kernels::{Backend, Profile, ProfileRow};
+use latency::LatencyTable;
 use network::data::{Catalogue, Dataset};
 use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    EarlyEnd, MemoryEstimate, Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start,
-    StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer, ValidationRecord,
+    ConflictRecord, CostAxis, EarlyEnd, MemoryEstimate, Observer, PlannedPhase, Recipe, RunFolder,
+    RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer,
+    ValidationRecord,
 };
 use tracing::info;
 
@@ -54,12 +56,15 @@ pub struct Arguments {
     #[arg(long, value_name = "RUN", value_parser = result_path())]
     out: PathBuf,
     // its help comes from the table of recipes
-    #[arg(long, default_value = default_recipe(), help = recipe_help())]
-    recipe: String,
+    #[arg(long, help = recipe_help())]
+    recipe: Option<String>,
     /// Teacher for the recipe's phases with `teacher = "file"`: an exported folder, or a supernet whose
     /// largest network teaches; same classes
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
+    /// Latency table of the device that recipes with `by = "latency"` train for (`extract measure`)
+    #[arg(long, value_name = "FILE")]
+    latency_table: Option<PathBuf>,
     /// Images per step, instead of the recipe's; its learning rates scale in proportion
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000))]
     batch: Option<usize>,
@@ -89,6 +94,10 @@ pub struct Arguments {
     /// Also write losses, rates and accuracies for TensorBoard, into the folder `tensorboard` of --out
     #[arg(long)]
     tensorboard: bool,
+    /// Report, this often and at the end of each phase, on conflicts between sub-networks over their shared weights: the
+    /// cosine of the gradients of the largest and the smallest one, and the accuracy of both and of 12 between them
+    #[arg(long, value_name = "EPOCHS", value_parser = scale)]
+    report_conflicts: Option<f64>,
     /// Print, at the end, the time of each kind of layer in each kernel
     #[arg(long)]
     profile: bool,
@@ -98,21 +107,18 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// The first recipe of the table.
-fn default_recipe() -> &'static str {
-    Recipe::names().next().unwrap_or_default()
-}
-
 fn recipe_help() -> String {
-    let name = default_recipe();
     let forms = recipe::forms("a TOML file");
-    format!("{forms} (`supernet recipe {name} --toml` prints one to start from)")
+    format!(
+        "{forms} (`supernet recipe sandwich --toml` prints one to start from) [default: {}; with --resume the run's own]",
+        recipe::defaults()
+    )
 }
 
 /// Largest factor; with more, the steps could no longer be counted.
 const MOST_SCALE: f64 = 1e6;
 
-fn scale(text: &str) -> Result<f64, String> {
+pub fn scale(text: &str) -> Result<f64, String> {
     let scale = text.parse().ok().filter(|scale| *scale > 0.0 && *scale <= MOST_SCALE);
     scale.ok_or_else(|| format!("a number above 0, at most {MOST_SCALE}"))
 }
@@ -126,14 +132,15 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
         let (space, start) = self.space_and_start(&backend)?;
-        let recipe = self.recipe()?;
-        // an impossible rate is refused before anything is created
-        self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let catalogue = self.data.list()?;
         let space = start.space_for(space, catalogue.classes().len())?;
+        let recipe = self.recipe(&space, catalogue.counts().train)?;
+        // an impossible rate is refused before anything is created
+        self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         catalogue.check_fits(&space)?;
         let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
         teacher.iter().try_for_each(|teacher| teacher.check_fits(&space))?;
+        let latency_table = self.latency_table(&recipe, &space)?;
         let expected = self.check_room(&space, &recipe, &catalogue, teacher.as_ref(), &backend)?;
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
@@ -145,11 +152,21 @@ impl Arguments {
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, backend };
         let seen = start.see(&dataset, &space, self.resize.map(Shown::resize))?;
-        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher };
+        let task = TrainTask {
+            space,
+            dataset: Arc::new(seen),
+            recipe: &recipe,
+            start: &start,
+            teacher,
+            latency_table,
+        };
         let mut trainer = Trainer::of(task, folder, config)?;
         drop(start);
         if self.keep_checkpoints {
             trainer = trainer.keeping_checkpoints();
+        }
+        if let Some(epochs) = self.report_conflicts {
+            trainer = trainer.reporting_conflicts(epochs);
         }
         match trainer.went_back() {
             Some(message) => info!("{message}"),
@@ -183,6 +200,17 @@ impl Arguments {
         Ok((space, start.only(&of, &arch, backend)?))
     }
 
+    /// The latency table, after a check that the recipe needs it and that it fits the space.
+    fn latency_table(
+        &self,
+        recipe: &Recipe,
+        space: &SearchSpace,
+    ) -> anyhow::Result<Option<Arc<LatencyTable>>> {
+        let table = self.latency_table.as_deref().map(LatencyTable::read).transpose()?.map(Arc::new);
+        CostAxis::for_kind(recipe.suited_to(space).cost(), table.clone(), space)?;
+        Ok(table)
+    }
+
     /// Refuses a run that does not fit into memory; returns its bytes.
     fn check_room(
         &self,
@@ -194,19 +222,23 @@ impl Arguments {
     ) -> anyhow::Result<u64> {
         let batch = self.batch.unwrap_or(recipe.batch);
         let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();
-        let training = SpaceTraining { space, optimizer: recipe.optimizer, teacher, batch, resumed };
+        let training = SpaceTraining { space, recipe, teacher, batch, resumed };
         let estimate = MemoryEstimate::of_training(&training, catalogue.counts())?;
         self.room.check(&estimate, backend)
     }
 
-    fn recipe(&self) -> anyhow::Result<Recipe> {
-        let known = Recipe::names().any(|name| name == self.recipe);
-        if !known {
-            // an unreadable file and an invalid recipe get different errors
-            let forms = recipe::forms("the path of a TOML file");
-            Recipe::text_of(&self.recipe).with_context(|| format!("--recipe: give {forms}"))?;
-        }
-        Ok(Recipe::open(&self.recipe)?.scaled(self.scale))
+    /// The recipe: that of --recipe, that of the run to resume, or the default for the space and this number of images.
+    fn recipe(&self, space: &SearchSpace, images: usize) -> anyhow::Result<Recipe> {
+        let of_run = || RunFolder::recipe_of(&self.out).filter(|_| self.resume);
+        let recipe = match self.recipe.clone().or_else(of_run) {
+            Some(given) => recipe::open(&given)?,
+            None => {
+                let default = Recipe::default_for(space, images);
+                info!("recipe {}: {}", default.name, default.about);
+                Recipe::open(default.name)?
+            }
+        };
+        Ok(recipe.scaled(self.scale))
     }
 
     /// The recipe with the batch and learning rate of the flags; the batch has at most all images.
@@ -320,6 +352,18 @@ impl Observer for Progress<'_> {
         let top1 = 100.0 * record.top1;
         info!("  after {step} steps val top-1 {top1:.2} %{best}");
         self.validations.push(record.clone());
+    }
+
+    fn conflict(&mut self, record: &ConflictRecord) {
+        let by_stage = record.stages.iter().map(|part| format!("{} {:.2}", part.stage, part.cosine));
+        let by_stage = by_stage.collect::<Vec<_>>().join(", ");
+        let accuracies = record.subnetworks.iter().map(|of| format!("{:.2}", 100.0 * of.top1));
+        let accuracies = accuracies.collect::<Vec<_>>().join(" ");
+        let ConflictRecord { step, cosine, .. } = record;
+        info!(
+            "  after {step} steps cosine of the gradients of largest and smallest {cosine:.2} ({by_stage})"
+        );
+        info!("  val top-1 from the smallest to the largest, %: {accuracies}");
     }
 
     fn ended_early(&mut self, end: &EarlyEnd) {

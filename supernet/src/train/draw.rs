@@ -1,8 +1,15 @@
-//! The sub-networks of a step: a function of seed and step alone.
+//! The sub-networks of a step, or the candidates for them: a function of seed and step alone.
 
 use base::random::rng_for;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace, sampler};
+use space::{Arch, Extent, SearchSpace, sampler};
+
+use super::cost_axis::{CostAxis, CostKind};
+use crate::error::Result;
+
+/// Attempts to draw a further candidate of one bin. A bin at the ends of the space may hold few networks.
+const TRIES: usize = 100;
 
 /// One way to choose sub-networks for a step, among those that a phase allows. A phase holds a list of these: the sandwich
 /// rule (Yu and Huang 2019) is `["largest", "smallest", { random = 2 }]`.
@@ -15,6 +22,59 @@ pub enum Draw {
     Smallest,
     /// This many, drawn anew in each step.
     Random(usize),
+    /// The best or worst of several of about the same cost.
+    Attentive(Attentive),
+}
+
+/// Attentive sampling (Wang et al. 2021, AttentiveNAS): for each network of a step, candidates whose costs lie in one bin, of which
+/// the one with the least (best-up) or greatest loss (worst-up) on the step's images is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attentive {
+    /// Networks per step.
+    pub networks: usize,
+    /// Candidates for each.
+    pub candidates: usize,
+    /// Which candidate is trained.
+    pub keep: Keep,
+    /// Number of bins of equal width from the smallest to the largest network's cost.
+    pub bins: usize,
+    /// The cost.
+    #[serde(default)]
+    pub by: CostKind,
+}
+
+/// Which of several candidates is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// That with the least loss: effort goes to the front of accuracy and cost.
+    Best,
+    /// That with the greatest loss: effort goes to what has learned least.
+    Worst,
+}
+
+/// The candidates for one network of a step; a single one is trained in any case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidates {
+    /// At least one, in the order of the draws.
+    pub archs: Vec<Arch>,
+    /// Which of several is trained.
+    pub keep: Keep,
+}
+
+impl Candidates {
+    /// A network that is trained in any case.
+    fn single(arch: Arch) -> Self {
+        Self { archs: vec![arch], keep: Keep::Best }
+    }
+}
+
+/// What is drawn from: the space that a phase allows, the step's resolution, and the cost by which bins are made.
+pub(super) struct DrawnFrom<'a> {
+    pub allowed: &'a SearchSpace,
+    pub resolution: Extent,
+    pub cost: &'a CostAxis,
 }
 
 impl Draw {
@@ -23,25 +83,92 @@ impl Draw {
         let each = draws.iter().map(|draw| match draw {
             Self::Largest | Self::Smallest => 1,
             Self::Random(count) => *count,
+            Self::Attentive(attentive) => attentive.networks,
         });
         each.fold(0, usize::saturating_add)
     }
 
-    /// The sub-networks of a step, in the order of the draws, at the largest or a random resolution: the caller sets
-    /// the step's.
-    pub(super) fn archs(draws: &[Self], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Arch> {
+    /// The cost that it compares by, if any.
+    pub fn cost(&self) -> Option<CostKind> {
+        match self {
+            Self::Attentive(attentive) => Some(attentive.by),
+            Self::Largest | Self::Smallest | Self::Random(_) => None,
+        }
+    }
+
+    /// The candidates for each sub-network of a step, in the order of the draws, at the step's resolution.
+    ///
+    /// # Errors
+    /// If a cost is needed and unknown.
+    pub(super) fn candidates(
+        draws: &[Self],
+        from: &DrawnFrom,
+        seed: u64,
+        step: u64,
+    ) -> Result<Vec<Candidates>> {
         let mut rng = rng_for("sub-networks", seed, &[step]);
-        let mut archs = Vec::with_capacity(Self::count(draws));
+        let mut drawn = Vec::with_capacity(Self::count(draws));
         for draw in draws {
             match draw {
-                Self::Largest => archs.push(sampler::largest(allowed)),
-                Self::Smallest => archs.push(sampler::smallest(allowed)),
-                Self::Random(count) => {
-                    archs.extend((0..*count).map(|_| sampler::random(allowed, &mut rng)));
+                Self::Largest => drawn.push(Candidates::single(sampler::largest(from.allowed))),
+                Self::Smallest => drawn.push(Candidates::single(sampler::smallest(from.allowed))),
+                Self::Random(count) => drawn
+                    .extend((0..*count).map(|_| Candidates::single(sampler::random(from.allowed, &mut rng)))),
+                Self::Attentive(attentive) => {
+                    let bins = Bins::of(from, attentive.bins)?;
+                    for _ in 0..attentive.networks {
+                        let archs = bins.candidates(attentive.candidates, &mut rng)?;
+                        drawn.push(Candidates { archs, keep: attentive.keep });
+                    }
                 }
             }
         }
-        archs
+        for arch in drawn.iter_mut().flat_map(|candidates| &mut candidates.archs) {
+            *arch = arch.at(from.resolution);
+        }
+        Ok(drawn)
+    }
+}
+
+/// Bins of equal width between the costs of a space's smallest and largest network at one resolution.
+struct Bins<'a> {
+    from: &'a DrawnFrom<'a>,
+    least: f64,
+    width: f64,
+    count: usize,
+}
+
+impl<'a> Bins<'a> {
+    fn of(from: &'a DrawnFrom<'a>, count: usize) -> Result<Self> {
+        let cost_of = |arch: Arch| from.cost.of(from.allowed, &arch.at(from.resolution));
+        let least = cost_of(sampler::smallest(from.allowed))?;
+        let most = cost_of(sampler::largest(from.allowed))?;
+        Ok(Self { from, least, width: (most - least) / count as f64, count })
+    }
+
+    /// The bin of a network; a cost outside of the ends, as latencies can have it, is in the bin of that end.
+    fn bin(&self, arch: &Arch) -> Result<usize> {
+        let DrawnFrom { allowed, resolution, cost } = self.from;
+        let cost = cost.of(allowed, &arch.at(*resolution))?;
+        // of a width of 0, or one that is not a number, all are in the first bin
+        Ok((((cost - self.least) / self.width) as usize).min(self.count - 1))
+    }
+
+    /// A random network, and others of its bin: as many as are found.
+    fn candidates(&self, count: usize, rng: &mut ChaCha8Rng) -> Result<Vec<Arch>> {
+        let first = sampler::random(self.from.allowed, rng);
+        let bin = self.bin(&first)?;
+        let mut archs = vec![first];
+        for _ in 1..count {
+            for _ in 0..TRIES {
+                let arch = sampler::random(self.from.allowed, rng);
+                if self.bin(&arch)? == bin {
+                    archs.push(arch);
+                    break;
+                }
+            }
+        }
+        Ok(archs)
     }
 }
 
@@ -50,18 +177,62 @@ mod tests {
     use super::*;
     use space::preset;
 
+    fn drawn(draws: &[Draw], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Candidates> {
+        let from = DrawnFrom { allowed, resolution: allowed.greatest_resolution(), cost: &CostAxis::Macs };
+        Draw::candidates(draws, &from, seed, step).expect("costs are known")
+    }
+
+    fn archs(draws: &[Draw], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Arch> {
+        drawn(draws, allowed, seed, step).into_iter().flat_map(|candidates| candidates.archs).collect()
+    }
+
     #[test]
     fn a_sandwich_has_both_ends_and_what_is_between() {
         let space = preset("fashion").expect("a preset");
         let sandwich = [Draw::Largest, Draw::Random(2), Draw::Smallest];
-        let archs = Draw::archs(&sandwich, &space, 1, 7);
-        assert_eq!((archs.len(), Draw::count(&sandwich)), (4, 4));
-        assert_eq!((&archs[0], &archs[3]), (&sampler::largest(&space), &sampler::smallest(&space)));
-        assert_ne!(archs[1], archs[2]);
+        let high = space.greatest_resolution();
+        let step = archs(&sandwich, &space, 1, 7);
+        assert_eq!((step.len(), Draw::count(&sandwich)), (4, 4));
+        assert_eq!((&step[0], &step[3]), (&sampler::largest(&space), &sampler::smallest(&space).at(high)));
+        assert_ne!(step[1], step[2]);
         // what is between does not depend on what stands around it
-        assert_eq!(archs[1..3], Draw::archs(&[Draw::Random(2)], &space, 1, 7));
-        assert_eq!(archs, Draw::archs(&sandwich, &space, 1, 7));
-        assert_ne!(archs, Draw::archs(&sandwich, &space, 1, 8));
-        assert_ne!(archs, Draw::archs(&sandwich, &space, 2, 7));
+        assert_eq!(step[1..3], archs(&[Draw::Random(2)], &space, 1, 7));
+        assert_eq!(step, archs(&sandwich, &space, 1, 7));
+        assert_ne!(step, archs(&sandwich, &space, 1, 8));
+        assert_ne!(step, archs(&sandwich, &space, 2, 7));
+    }
+
+    /// The bins by their definition: twenty equal parts between the ends.
+    #[test]
+    fn candidates_share_a_bin_of_cost() {
+        let space = preset("fashion").expect("a preset");
+        let attentive =
+            Attentive { networks: 2, candidates: 3, keep: Keep::Worst, bins: 20, by: CostKind::Macs };
+        let macs = |arch: &Arch| space::cost(&space.lower(arch).expect("in the space")).macs as f64;
+        let [least, most] =
+            [sampler::smallest(&space), sampler::largest(&space)].map(|arch| macs(&arch.at(28)));
+        let bin = |arch: &Arch| (20.0 * (macs(arch) - least) / (most - least)).floor().min(19.0);
+        let mut seen = std::collections::BTreeSet::new();
+        for step in 0..40 {
+            let drawn = drawn(&[Draw::Attentive(attentive)], &space, 5, step);
+            assert_eq!(drawn.len(), 2);
+            for Candidates { archs, keep } in drawn {
+                assert_eq!(keep, Keep::Worst);
+                assert!((1..=3).contains(&archs.len()));
+                assert!(archs.iter().all(|arch| bin(arch) == bin(&archs[0])), "{archs:?}");
+                seen.insert(bin(&archs[0]) as usize);
+            }
+        }
+        assert!(seen.len() > 4, "{seen:?}");
+    }
+
+    #[test]
+    fn a_space_of_one_network_has_one_bin() {
+        let space = preset("fashion").expect("a preset");
+        let only = space.only(&sampler::largest(&space)).expect("in the space");
+        let attentive =
+            Attentive { networks: 1, candidates: 2, keep: Keep::Best, bins: 5, by: CostKind::Macs };
+        let drawn = drawn(&[Draw::Attentive(attentive)], &only, 1, 1);
+        assert_eq!(drawn[0].archs.len(), 2);
     }
 }

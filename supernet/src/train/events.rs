@@ -101,6 +101,7 @@ impl Points {
                 Value::new("resolution", (record.resolution.plane() as f32).sqrt()),
             ],
             LogLine::Evaluation { arch, top1, .. } => vec![Value::new(self.top1_of(arch), *top1 as f32)],
+            LogLine::Conflict(record) => vec![Value::new("conflict/cosine", record.cosine as f32)],
             LogLine::Validation(record) => vec![Value::new("val/top1/within a phase", record.top1 as f32)],
             _ => Vec::new(),
         }

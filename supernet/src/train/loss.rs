@@ -11,7 +11,7 @@ use super::teacher::Distillation;
 use crate::error::{Error, Result};
 
 /// The target of a loss.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// The class of each image.
     pub labels: &'a [u32],
@@ -23,6 +23,22 @@ pub struct Target<'a> {
     pub class_weights: Option<&'a [f64]>,
     /// How the teacher's logits and the labels count.
     pub distillation: Distillation,
+    /// Factor of the gradient: the share of these images in a step.
+    pub share: f32,
+}
+
+/// No label, no teacher, equal weights, the whole of a step.
+impl Default for Target<'_> {
+    fn default() -> Self {
+        Self {
+            labels: &[],
+            smoothing: 0.0,
+            teacher: None,
+            class_weights: None,
+            distillation: Distillation::default(),
+            share: 1.0,
+        }
+    }
 }
 
 /// A mean loss over a batch, which a GPU may still be computing.
@@ -79,7 +95,7 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
     if let Some(weights) = target.class_weights.filter(|weights| weights.len() != classes) {
         return Err(Error::invalid("loss", "class weights", classes, weights.len()));
     }
-    let Target { labels, smoothing, teacher, class_weights, distillation } = *target;
+    let Target { labels, smoothing, teacher, class_weights, distillation, .. } = *target;
     // without a teacher there is nothing but the labels to learn from
     let hard_weight = match distillation {
         Distillation::Only if teacher.is_some() => 0.0,
@@ -165,7 +181,8 @@ mod tests {
             (Some(&near), None, Distillation::Alpha),
             (Some(&near), Some(&weights[..]), Distillation::Alpha),
         ] {
-            let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights, distillation };
+            let target =
+                Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights, distillation, share: 1.0 };
             let value = |logits: &[f32]| {
                 let logits = Tensor::from_slice(logits, (2, 3), &Device::Cpu).expect("a tensor");
                 let (loss, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
@@ -193,8 +210,8 @@ mod tests {
                 labels: &[label],
                 smoothing: 0.1,
                 teacher: Some(&logits),
-                class_weights: None,
                 distillation: Distillation::Only,
+                ..Target::default()
             };
             let (_, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
             let gradient = gradient.to_vec2::<f32>().expect("f32");

@@ -10,7 +10,7 @@ use network::nn::Footprint;
 use serde::Serialize;
 use space::{Arch, Extent, LayerSpec, SearchSpace, WeightSpec, sampler};
 
-use super::optimizer::OptimizerSettings;
+use super::recipe::Recipe;
 use super::teacher::TeacherFile;
 use crate::error::{Error, Result};
 
@@ -62,14 +62,16 @@ struct Subject {
     channels: usize,
     resolution: Extent,
     batch: usize,
+    /// Parts that a batch is computed in.
+    parts: usize,
 }
 
 /// The parts of a supernet's training that memory depends on.
 pub struct SpaceTraining<'a> {
     /// The space.
     pub space: &'a SearchSpace,
-    /// The optimizer.
-    pub optimizer: OptimizerSettings,
+    /// The recipe, of which the optimizer, the average and the parts of a batch count.
+    pub recipe: &'a Recipe,
     /// The teacher file, if any.
     pub teacher: Option<&'a TeacherFile>,
     /// Images per step.
@@ -85,7 +87,7 @@ impl MemoryEstimate {
     /// # Errors
     /// If a space cannot be lowered, which a checked one can.
     pub fn of_training(training: &SpaceTraining, images: ImageCounts) -> Result<Self> {
-        let SpaceTraining { space, optimizer, teacher, batch, resumed } = *training;
+        let SpaceTraining { space, recipe, teacher, batch, resumed } = *training;
         let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
         // a layer with a larger kernel may be smaller in all else
@@ -99,13 +101,14 @@ impl MemoryEstimate {
             footprint.training = footprint.training.max(forgetting);
         }
         let one = bytes_of(&shared_specs(space));
-        let remembered = optimizer.values_per_weight();
+        let average = u64::from(recipe.ema_decay.is_some());
+        let remembered = recipe.optimizer.values_per_weight() + average;
         let taught = teacher.map_or(0, |teacher| VALUE * teacher.values() as u64);
         // fresh tensors are held until a checkpoint's replace them, and a file's bytes next to its tensors
         let fresh = 2 + remembered;
         let checkpoint = 1 + remembered;
         let reading = fresh + 2 * if resumed { checkpoint } else { 1 };
-        let subject = Subject::new(footprint, space, &arch, batch);
+        let subject = Subject { parts: recipe.accumulation, ..Subject::new(footprint, space, &arch, batch) };
         let weights = (3 + remembered) * one + taught;
         let reading = reading * one + taught;
         Ok(Self { weights, reading, ..subject.estimate(images) })
@@ -192,7 +195,7 @@ impl MemoryEstimate {
 
 impl Subject {
     fn new(footprint: Footprint, space: &SearchSpace, arch: &Arch, batch: usize) -> Self {
-        Self { footprint, channels: space.input_channels(), resolution: arch.resolution, batch }
+        Self { footprint, channels: space.input_channels(), resolution: arch.resolution, batch, parts: 1 }
     }
 
     /// The estimate without the weights.
@@ -205,11 +208,12 @@ impl Subject {
         // if images are files, the next batch is made meanwhile
         let made = if images.in_memory { 1 } else { 2 };
         let threads = rayon::current_num_threads() as u64;
-        let scratch = values(batch.max(evaluated), footprint.scratch);
+        let computed = batch.div_ceil(self.parts);
+        let scratch = values(computed.max(evaluated), footprint.scratch);
         MemoryEstimate {
             weights: 0,
             reading: 0,
-            step: values(batch, footprint.training),
+            step: values(computed, footprint.training),
             evaluation: values(evaluated, footprint.forgetting) + made * VALUE * image * evaluated as u64,
             images: self.batches(image, &images) + views(image, &images),
             kernels: threads * (PACKED + scratch) + PATCHES.max(values(1, footprint.patches)),
@@ -249,15 +253,18 @@ pub fn readable(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::train::optimizer::OptimizerSettings;
     use space::preset;
 
     const FILES: ImageCounts = ImageCounts { train: 10_000, val: 1_000, in_memory: false };
 
-    const NESTEROV: OptimizerSettings = OptimizerSettings::Nesterov { momentum: 0.9 };
+    static RECIPE: LazyLock<Recipe> = LazyLock::new(Recipe::progressive);
 
     fn training(space: &SearchSpace, batch: usize) -> SpaceTraining<'_> {
-        SpaceTraining { space, optimizer: NESTEROV, teacher: None, batch, resumed: false }
+        SpaceTraining { space, recipe: &RECIPE, teacher: None, batch, resumed: false }
     }
 
     fn estimate(name: &str, batch: usize) -> MemoryEstimate {
@@ -269,13 +276,16 @@ mod tests {
     fn the_state_of_the_optimizer_is_counted() {
         let space = preset("ofa-mbv3-w1.0").expect("a preset");
         let adamw = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-        let of = |optimizer, resumed| {
-            let training = SpaceTraining { optimizer, resumed, ..training(&space, 32) };
+        let adamw = Recipe { optimizer: adamw, ..RECIPE.clone() };
+        let averaged = Recipe { ema_decay: Some(0.99), ..RECIPE.clone() };
+        let of = |recipe, resumed| {
+            let training = SpaceTraining { recipe, resumed, ..training(&space, 32) };
             let estimate = MemoryEstimate::of_training(&training, FILES).expect("a checked space");
             [estimate.weights, estimate.reading].map(|bytes| bytes / (4 * 7_678_880))
         };
-        assert_eq!([of(NESTEROV, false), of(NESTEROV, true)], [[4, 5], [4, 7]]);
-        assert_eq!([of(adamw, false), of(adamw, true)], [[5, 6], [5, 10]]);
+        assert_eq!([of(&RECIPE, false), of(&RECIPE, true)], [[4, 5], [4, 7]]);
+        assert_eq!([of(&adamw, false), of(&adamw, true)], [[5, 6], [5, 10]]);
+        assert_eq!(of(&averaged, true), [5, 10], "an average is one more value for each weight");
     }
 
     #[test]
@@ -287,6 +297,16 @@ mod tests {
         // 2,000 and 1,000 views of 3 x 224 x 224 bytes
         assert!(small.images > 3_000 * 3 * 224 * 224);
         assert!(small.total() < large.total());
+    }
+
+    #[test]
+    fn a_batch_in_parts_takes_the_memory_of_one() {
+        let space = preset("ofa-mbv3-w1.0").expect("a preset");
+        let recipe = Recipe { accumulation: 4, ..RECIPE.clone() };
+        let training = SpaceTraining { recipe: &recipe, ..training(&space, 64) };
+        let parts = MemoryEstimate::of_training(&training, FILES).expect("a checked space");
+        assert_eq!(parts.step, estimate("ofa-mbv3-w1.0", 16).step);
+        assert_eq!(parts.images, estimate("ofa-mbv3-w1.0", 64).images);
     }
 
     #[test]

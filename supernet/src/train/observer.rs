@@ -3,6 +3,7 @@
 use network::eval::Accuracy;
 use space::Arch;
 
+use super::conflict::ConflictRecord;
 use super::plan::PlannedPhase;
 use super::record::{EarlyEnd, LogLine, StepRecord, ValidationRecord};
 
@@ -16,6 +17,8 @@ pub trait Observer {
     fn evaluated(&mut self, _arch: &Arch, _accuracy: Accuracy) {}
     /// A phase was validated, within it or at its end.
     fn validated(&mut self, _record: &ValidationRecord) {}
+    /// A report on conflicts between sub-networks was made.
+    fn conflict(&mut self, _record: &ConflictRecord) {}
     /// A phase ended early, because validation no longer improved.
     fn ended_early(&mut self, _end: &EarlyEnd) {}
 }
@@ -38,6 +41,7 @@ pub(super) fn notify(observer: &mut dyn Observer, line: &LogLine) {
         LogLine::Step(record) => observer.step(record),
         LogLine::Validation(record) => observer.validated(record),
         LogLine::EndedEarly(end) => observer.ended_early(end),
+        LogLine::Conflict(record) => observer.conflict(record),
         _ => {}
     }
 }

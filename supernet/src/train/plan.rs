@@ -7,11 +7,12 @@ use base::document::sorted_json;
 use base::random::rng_for;
 use network::data::{Augmentation, Sampling};
 use serde::{Serialize, Serializer};
-use space::{Arch, Extent, SearchSpace};
+use space::{Extent, SearchSpace};
 
-use super::draw::Draw;
+use super::cost_axis::{CostAxis, CostKind};
+use super::draw::{Candidates, Draw, DrawnFrom};
 use super::optimizer::OptimizerSettings;
-use super::recipe::{Allowed, Phase, Recipe};
+use super::recipe::{Allowed, Phase, Recipe, is_one};
 use super::teacher::{Distillation, Dropout, Teacher};
 use super::validation::PlannedValidation;
 use crate::error::Result;
@@ -158,6 +159,12 @@ pub struct TrainingPlan {
     /// Greatest size of a component of the gradient in a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_clip: Option<f32>,
+    /// Number of parts that a step's images are computed in.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulation: usize,
+    /// Decay of the moving average of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f32>,
     /// Sampling of the images in an epoch.
     #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
@@ -176,6 +183,9 @@ pub struct TrainingPlan {
     /// blake3 of the teacher file, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
+    /// Hash of the latency table, if sub-networks are drawn by latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_table: Option<String>,
     /// The phases; those without a step are left out.
     pub phases: Vec<PlannedPhase>,
 }
@@ -205,12 +215,15 @@ impl TrainingPlan {
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
             gradient_clip: recipe.gradient_clip,
+            accumulation: recipe.accumulation,
+            ema_decay: recipe.ema_decay,
             sampling: recipe.sampling,
             class_weights: None,
             validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),
             augmentation: None,
             start: None,
             teacher: None,
+            latency_table: None,
             phases,
         }
     }
@@ -218,6 +231,11 @@ impl TrainingPlan {
     /// The phase whose network becomes the teacher: the first that trains all of it.
     pub fn teaching(&self) -> usize {
         self.phases.iter().position(|phase| !phase.phase.head_only).unwrap_or(0)
+    }
+
+    /// The cost by which the plan's attentive draws compare, if there are any.
+    pub fn cost(&self) -> Option<CostKind> {
+        self.phases.iter().flat_map(|phase| &phase.phase.draw).find_map(Draw::cost)
     }
 
     /// Total number of steps.
@@ -237,15 +255,21 @@ impl TrainingPlan {
         *space.resolutions().choose(&mut rng).expect("a checked space has a resolution")
     }
 
-    /// The sub-networks of a step: a function of seed and step alone, so that a resumed run draws the same.
+    /// The candidates for each sub-network of a step: a function of seed and step alone, so that a resumed run draws the same.
+    /// `cost` is that by which bins of candidates are made.
     ///
     /// # Errors
-    /// If the phase leaves a stage nothing to choose.
-    pub fn archs(&self, space: &SearchSpace, phase: &PlannedPhase, step: u64) -> Result<Vec<Arch>> {
-        let allowed = phase.phase.allowed.of(space);
-        let resolution = self.resolution(space, step);
-        let archs = Draw::archs(&phase.phase.draw, &allowed, self.seed, step);
-        Ok(archs.into_iter().map(|arch| arch.at(resolution)).collect())
+    /// If a cost is needed and unknown.
+    pub fn candidates(
+        &self,
+        space: &SearchSpace,
+        phase: &PlannedPhase,
+        step: u64,
+        cost: &CostAxis,
+    ) -> Result<Vec<Candidates>> {
+        let allowed = &phase.phase.allowed.of(space);
+        let from = DrawnFrom { allowed, resolution: self.resolution(space, step), cost };
+        Draw::candidates(&phase.phase.draw, &from, self.seed, step)
     }
 
     /// The spaces that the phases before one allowed: sorting channels must not change their sub-networks.
@@ -329,13 +353,16 @@ mod tests {
         let space = preset("fashion").expect("a preset");
         let plan = TrainingPlan::new(&recipe(), 10, 3);
         let last = &plan.phases[5];
-        let draw = |step| plan.archs(&space, last, step).expect("something to choose");
+        let draw = |step| plan.candidates(&space, last, step, &CostAxis::Macs).expect("something to choose");
         assert_eq!(draw(last.first_step), draw(last.first_step));
         assert_ne!(draw(last.first_step), draw(last.first_step + 1));
         assert_eq!(draw(last.first_step).len(), 4);
         let full = &plan.phases[0];
         let largest = sampler::largest(&space);
-        assert_eq!(plan.archs(&space, full, 5).expect("one")[0].at(28), largest);
+        assert_eq!(
+            plan.candidates(&space, full, 5, &CostAxis::Macs).expect("one")[0].archs[0].at(28),
+            largest
+        );
     }
 
     #[test]

@@ -13,8 +13,10 @@ use space::{RESOLUTION, SearchSpace};
 
 pub use built_in::BuiltIn;
 pub(super) use check::within;
+pub(super) use file::is_one;
 
 use super::class_weights::ClassWeights;
+use super::cost_axis::CostKind;
 use super::draw::Draw;
 use super::optimizer::OptimizerSettings;
 use super::teacher::{Distillation, Dropout, Teacher};
@@ -109,7 +111,7 @@ fn is_zero(value: &f64) -> bool {
 impl Phase {
     /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
     fn train_alone(&mut self) {
-        if Draw::count(&self.draw) > 1 {
+        if Draw::count(&self.draw) > 1 || self.draw.iter().any(|draw| draw.cost().is_some()) {
             self.draw = vec![Draw::Random(1)];
         }
         if self.teacher == Teacher::First {
@@ -152,6 +154,10 @@ pub struct Recipe {
     pub label_smoothing: f32,
     /// Greatest size of a component of the gradient in a step; larger ones are clamped to it.
     pub gradient_clip: Option<f32>,
+    /// Number of parts that a step's images are computed in, one after the other, so that the memory is that of one part.
+    pub accumulation: usize,
+    /// Decay of the moving average of the weights, which each phase ends with.
+    pub ema_decay: Option<f32>,
     /// Sampling of the images in an epoch.
     pub sampling: Sampling,
     /// Weight of each class in the loss; by default all are equal.
@@ -169,6 +175,22 @@ impl Recipe {
     /// kernels, depths in two steps, widths in two steps; batch 64 in place of 2,048, rates scaled in proportion.
     pub fn progressive() -> Self {
         Self::open(built_in::BUILT_IN[0].name).expect("checked by a test")
+    }
+
+    /// Number of training images from which the default recipe is another.
+    pub const MANY_IMAGES: usize = 10_000;
+
+    /// The default recipes: for few training images, and for [`Recipe::MANY_IMAGES`] or more (docs/BENCHMARKS.md has the figures).
+    pub fn defaults() -> [BuiltIn; 2] {
+        ["progressive", "sandwich"].map(|name| built_in::find(name).expect("checked by a test"))
+    }
+
+    /// The default recipe for a space and a number of training images. A space of one network is trained by the first phase
+    /// of progressive shrinking, whatever the number.
+    pub fn default_for(space: &SearchSpace, images: usize) -> BuiltIn {
+        let [few, many] = Self::defaults();
+        let is_elastic = space.subnetworks() > 1u32.into();
+        if is_elastic && images >= Self::MANY_IMAGES { many } else { few }
     }
 
     /// The recipes that come with the tool.
@@ -217,6 +239,11 @@ impl Recipe {
     /// The name of the phase whose network is kept as a teacher: the first that trains the whole network.
     pub fn teaching(&self) -> Option<&str> {
         self.phases.iter().find(|phase| !phase.head_only).map(|phase| phase.name.as_str())
+    }
+
+    /// The cost by which its attentive draws compare, if there are any.
+    pub fn cost(&self) -> Option<CostKind> {
+        self.phases.iter().flat_map(|phase| &phase.draw).find_map(Draw::cost)
     }
 
     /// The recipe with every phase's epochs multiplied.

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use network::eval::Accuracy;
 use space::{Arch, Extent};
 
+use super::conflict::ConflictRecord;
+
 /// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -120,6 +122,8 @@ pub enum LogLine {
     Validation(ValidationRecord),
     /// A phase ended early.
     EndedEarly(EarlyEnd),
+    /// A report on conflicts between sub-networks.
+    Conflict(ConflictRecord),
     /// The run ended by a divergence.
     Diverged(Divergence),
 }
@@ -149,6 +153,7 @@ impl LogLine {
             Self::Step(record) => record.step + 1,
             Self::Validation(record) => record.step,
             Self::EndedEarly(end) => end.step,
+            Self::Conflict(record) => record.step,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
             // the steps after it take another course: no resume keeps the line
             Self::Diverged(_) => u64::MAX,
@@ -161,7 +166,7 @@ impl LogLine {
             Self::Resumed { .. } | Self::Checkpoint { .. } => true,
             Self::Evaluation { step, .. } => *step > 0,
             Self::SkippedImage { .. } | Self::Step(_) | Self::Diverged(_) => false,
-            Self::Validation(_) | Self::EndedEarly(_) => false,
+            Self::Validation(_) | Self::EndedEarly(_) | Self::Conflict(_) => false,
         }
     }
 }

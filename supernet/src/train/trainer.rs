@@ -10,13 +10,16 @@
 //! fresh optimizer, as in the authors' code. Losses are read after the whole step, optimizer included, is launched:
 //! reading them is the only wait in a step, but for `distillation = "alpha"`, which reads logits.
 
+mod conflict;
 mod phase_ends;
 mod prepare;
 mod state;
+mod trial;
 mod validation;
 mod whole;
 
 pub use prepare::TrainTask;
+pub use trial::PhaseTrial;
 pub use whole::train;
 
 use std::path::Path;
@@ -34,10 +37,13 @@ use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
 use space::{Arch, Extent, SearchSpace, sampler};
 
+use super::average::Average;
+use super::cost_axis::CostAxis;
+use super::draw::{Candidates, Keep};
 use super::events::Points;
 use super::exchange::Exchange;
 use super::history::History;
-use super::loss::{Loss, Target};
+use super::loss::{Loss, Target, loss};
 use super::observer::{Observer, notify};
 use super::optimizer::Optimizer;
 use super::plan::{PlannedPhase, TrainingPlan};
@@ -94,9 +100,13 @@ pub struct Trainer {
     weights: SharedWeights,
     gradients: Gradients,
     optimizer: Box<dyn Optimizer>,
+    /// The moving average of the weights, if the plan has one.
+    average: Option<Average>,
     teacher: Option<Supernet>,
     /// The teacher of phases with `teacher = "file"`.
     teacher_file: Option<TeacherFile>,
+    /// The cost by which attentive draws compare.
+    cost: CostAxis,
     step: u64,
     resumed: Option<Resumed>,
     /// Where the run continues after a divergence, in words.
@@ -105,6 +115,8 @@ pub struct Trainer {
     saved: Option<u64>,
     /// Whether the checkpoint at the end of each phase is kept permanently.
     keeps_checkpoints: bool,
+    /// Steps between two reports on conflicts within a phase, if there are reports.
+    conflicts_every: Option<u64>,
     /// Progress of validation within the phase, if phases are validated.
     validated: Option<ValidationProgress>,
     /// Steps taken at the best validation that the checkpoint in the folder refers to.
@@ -266,19 +278,32 @@ impl Trainer {
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
-        let Self { space, interface, weights, .. } = self;
+        let Self { space, interface, .. } = self;
+        let weights = self.result();
         let described = DescribedWeights { space, interface, weights };
         Ok(checkpoint::write_weights(path, kind, described, self.training())?)
     }
 
-    /// Begins a phase: sorts channels where the phase has `sort_channels`, and resets the optimizer.
+    /// The weights that are evaluated and written: the average, if there is one.
+    fn result(&self) -> &SharedWeights {
+        self.average.as_ref().map_or(&self.weights, Average::weights)
+    }
+
+    /// Begins a phase: sorts channels where the phase has `sort_channels`, and resets the optimizer and the average.
     fn enter(&mut self, index: usize, phase: &PlannedPhase) -> Result<()> {
         if phase.phase.sort_channels {
             let trained = self.plan.trained_before(&self.space, index);
             sort_channels(&self.space, &mut self.weights, &trained)?;
         }
         self.optimizer = self.resting()?;
+        self.average = self.fresh_average()?;
         Ok(())
+    }
+
+    /// An average that begins with the weights of now, if the plan has one.
+    fn fresh_average(&self) -> Result<Option<Average>> {
+        let begin = |decay| Average::begin(&self.weights, decay, &self.config.backend);
+        self.plan.ema_decay.map(begin).transpose()
     }
 
     /// A fresh optimizer, as at the start of each phase.
@@ -304,6 +329,9 @@ impl Trainer {
             true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
             false => self.optimizer.step(&self.weights, &self.gradients, lr)?,
         }
+        if let Some(average) = &self.average {
+            average.follow(&self.weights, step + 1 - phase.first_step)?;
+        }
         // read last: the whole step is launched on a GPU before anything waits for it. Weights after a bad loss are
         // not saved
         let loss = self.mean(step, &losses)?;
@@ -314,11 +342,34 @@ impl Trainer {
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
     }
 
-    /// Sums the gradients of the step's sub-networks and returns each one's loss.
+    /// Sums the gradients of the step's sub-networks and returns each one's losses, part by part of the batch.
     fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
-        let student =
-            Student { space: &self.space, weights: &self.weights, backend: self.config.backend.clone() };
-        let archs = self.plan.archs(&self.space, phase, step)?;
+        let parts = self.plan.accumulation;
+        if parts == 1 {
+            let archs = self.archs(phase, step, batch)?;
+            return self.learn_part(phase, &archs, step, &Part { batch, first: 0, share: 1.0 });
+        }
+        let images = batch.len() / parts;
+        let archs = self.archs(phase, step, &batch.part(0, images)?)?;
+        let mut losses = Vec::with_capacity(parts * archs.len());
+        for first in (0..parts).map(|part| part * images) {
+            let batch = &batch.part(first, images)?;
+            let part = Part { batch, first, share: 1.0 / parts as f32 };
+            losses.extend(self.learn_part(phase, &archs, step, &part)?);
+        }
+        Ok(losses)
+    }
+
+    /// Sums the gradients of sub-networks on a part of a step's batch.
+    fn learn_part(
+        &self,
+        phase: &PlannedPhase,
+        archs: &[Arch],
+        step: u64,
+        part: &Part,
+    ) -> Result<Vec<(Arch, Loss)>> {
+        let student = self.student();
+        let Part { batch, first, share } = *part;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
         let labels = batch.targets.classes();
         let smoothing = self.plan.label_smoothing;
@@ -331,12 +382,15 @@ impl Trainer {
             Dropout::Largest => arch.choices() == sampler::largest(&allowed.of(&self.space)).choices(),
         };
         for (index, arch) in archs.iter().enumerate() {
-            let place = [step, index as u64];
+            // the parts of a batch have different masks
+            let place = [step, (first * archs.len() + index) as u64];
             let mask = match has_dropout(arch) {
                 true => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
                 false => None,
             };
-            let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, distillation };
+            let teacher_logits = teacher.as_ref();
+            let target =
+                Target { labels, smoothing, teacher: teacher_logits, class_weights, distillation, share };
             let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;
             losses.push((arch.clone(), learned.loss));
             if index == 0 && *of_phase == Teacher::First {
@@ -344,6 +398,38 @@ impl Trainer {
             }
         }
         Ok(losses)
+    }
+
+    /// The sub-networks of a step: of several candidates, that with the least or greatest loss on these images.
+    fn archs(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<Arch>> {
+        let drawn = self.plan.candidates(&self.space, phase, step, &self.cost)?;
+        drawn.into_iter().map(|candidates| self.chosen(candidates, batch)).collect()
+    }
+
+    fn chosen(&self, candidates: Candidates, batch: &Batch) -> Result<Arch> {
+        let Candidates { mut archs, keep } = candidates;
+        if archs.len() == 1 {
+            return Ok(archs.remove(0));
+        }
+        let student = self.student();
+        let target = Target { labels: batch.targets.classes(), ..Target::default() };
+        let losses = archs.iter().map(|arch| {
+            let logits = student.teach(arch, &batch.inputs)?;
+            loss(&logits, &target, &self.config.backend)?.0.read()
+        });
+        let losses: Vec<f32> = losses.collect::<Result<_>>()?;
+        let order = |one: &usize, other: &usize| losses[*one].total_cmp(&losses[*other]);
+        let indices = 0..losses.len();
+        let chosen = match keep {
+            Keep::Best => indices.min_by(order),
+            // of equal ones the first, as of the best
+            Keep::Worst => indices.rev().max_by(order),
+        };
+        Ok(archs.swap_remove(chosen.unwrap_or_default()))
+    }
+
+    fn student(&self) -> Student<'_> {
+        Student { space: &self.space, weights: &self.weights, backend: self.config.backend.clone() }
     }
 
     /// The mean of a step's losses, if none has exploded.
@@ -377,6 +463,13 @@ impl Trainer {
     }
 }
 
+/// A part of a step's batch: its first image in the batch, and its share of the step's gradient.
+struct Part<'a> {
+    batch: &'a Batch,
+    first: usize,
+    share: f32,
+}
+
 /// A trainer within one of its phases.
 struct InPhase<'a> {
     trainer: &'a mut Trainer,
@@ -394,7 +487,15 @@ impl Learner for InPhase<'_> {
     }
 
     fn pause(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
-        self.trainer.validate_if_due(self.index, stop, report)
+        let pause = self.trainer.validate_if_due(self.index, stop, report)?;
+        if matches!(pause, Pause::Enough | Pause::Stopped) {
+            return Ok(pause);
+        }
+        Ok(match self.trainer.report_conflict_if_due(self.index, stop, report)? {
+            None => Pause::Stopped,
+            Some(true) => Pause::Done,
+            Some(false) => pause,
+        })
     }
 
     fn save(&mut self) -> Result<()> {

@@ -112,6 +112,12 @@ pub fn clamp_values(values: Place, most: f32, count: usize) -> Launch {
     Launch::new("training", "clamp_values", count.div_ceil(CHUNK), arguments)
 }
 
+/// Moves `count` values toward others by a share of the way.
+pub fn move_toward(values: Place, to: Place, share: f32, count: usize) -> Launch {
+    let arguments = [values.into(), to.into(), share.into(), long(count)];
+    Launch::new("training", "move_toward", count.div_ceil(CHUNK), arguments)
+}
+
 /// Places and sizes of a cross-entropy, all values f32 but the labels.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropyPlaces {

@@ -124,6 +124,12 @@ impl Gpu {
         self.run(ActivationStorage::F32, [launch])
     }
 
+    /// Moves every value of a contiguous tensor toward that of another.
+    pub fn move_toward(&self, values: &Tensor, to: &Tensor, share: f32) -> Result<()> {
+        let launch = training::move_toward(numbers(values)?, numbers(to)?, share, values.elem_count());
+        self.run(ActivationStorage::F32, [launch])
+    }
+
     /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
     fn run_chunks(
         &self,

@@ -137,6 +137,20 @@ impl Backend {
         })
     }
 
+    /// Moves every value of `destination` toward that of `x` by this share of the way, both contiguous and of one shape.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn move_toward(&self, destination: &Tensor, x: &Tensor, share: f32) -> Result<()> {
+        same_shape("move_toward", destination, x)?;
+        on_gpu!(self, Op::new("move toward"), [destination, destination, x], gpu => gpu.move_toward(destination, x, share));
+        self.update(Op::new("move toward"), destination, [x], |mut destination, views| {
+            let values = destination.contiguous()?.iter_mut().zip(views[0].contiguous()?);
+            values.for_each(|(value, to)| *value += share * (to - *value));
+            Ok(())
+        })
+    }
+
     /// One step of stochastic gradient descent with Nesterov's momentum, as PyTorch takes it, on each parameter and its
     /// velocity, in place; the gradients are 0 after it.
     ///

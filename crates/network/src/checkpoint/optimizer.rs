@@ -15,6 +15,9 @@ pub const NESTEROV: &str = "nesterov";
 /// Name of AdamW.
 pub const ADAMW: &str = "adamw";
 
+/// Tensors beside those of any optimizer: the moving average of the weights, where a run keeps one.
+pub const AVERAGE: &str = "average";
+
 /// Tensors that each optimizer keeps of a weight; in a file they are called `velocity.NAME` and so on.
 const OPTIMIZERS: [(&str, &[&str]); 2] =
     [(NESTEROV, &["velocity"]), (ADAMW, &["first_moment", "second_moment"])];
@@ -24,7 +27,7 @@ const OPTIMIZERS: [(&str, &[&str]); 2] =
 pub struct OptimizerState {
     /// Name of the optimizer: `nesterov`, `adamw`.
     pub kind: String,
-    /// The tensors of all weights, by sort (`velocity`, `first_moment`, …).
+    /// The tensors of all weights, by sort (`velocity`, `first_moment`, …, and [`AVERAGE`]).
     pub tensors: BTreeMap<String, BTreeMap<String, Tensor>>,
     /// Number of steps that each weight has taken; empty where the optimizer does not count them.
     pub steps: BTreeMap<String, u64>,
@@ -73,7 +76,7 @@ pub(super) struct Found(BTreeMap<String, BTreeMap<String, Tensor>>);
 impl Found {
     /// Takes a tensor if by its name it is an optimizer's; else gives it back.
     pub(super) fn take(&mut self, name: String, tensor: Tensor) -> Option<(String, Tensor)> {
-        let sorts = OPTIMIZERS.iter().flat_map(|(_, sorts)| *sorts);
+        let sorts = OPTIMIZERS.iter().flat_map(|(_, sorts)| *sorts).chain([&AVERAGE]);
         let split = name.split_once('.').filter(|(sort, _)| sorts.into_iter().any(|known| known == sort));
         let Some((sort, of)) = split else { return Some((name, tensor)) };
         self.0.entry(sort.to_string()).or_default().insert(of.to_string(), tensor);
@@ -104,7 +107,8 @@ impl Found {
             return Err(Error::invalid(place, "optimizer.kind", names, kind));
         };
         let mut tensors = BTreeMap::new();
-        for sort in *sorts {
+        let average = self.0.contains_key(AVERAGE).then_some(&AVERAGE);
+        for sort in sorts.iter().chain(average) {
             let found = self.0.remove(*sort).unwrap_or_default();
             let checked = SharedWeights::from_tensors(space, found, &format!("{place}: {sort}"))?;
             tensors.insert((*sort).to_string(), checked.tensors().clone());

@@ -39,6 +39,14 @@ impl Batch {
         Ok(Self { inputs: self.inputs.to_device(&backend.device())?, ..self })
     }
 
+    /// The inputs from `first` on, this many.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn part(&self, first: usize, count: usize) -> Result<Self> {
+        Ok(Self { inputs: self.inputs.narrow(0, first, count)?, targets: self.targets.part(first, count) })
+    }
+
     /// Whether there is no input; no function of this crate returns such a batch.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()

@@ -72,6 +72,17 @@ impl Targets {
         }
     }
 
+    /// The targets of the inputs from `first` on, this many.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        match self {
+            Self::Classes(classes) => Self::Classes(classes[first..first + count].to_vec()),
+        }
+    }
+
     /// Number of inputs.
     pub fn len(&self) -> usize {
         match self {

@@ -12,7 +12,7 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 3] = [
+pub(super) const BUILT_IN: [BuiltIn; 6] = [
     BuiltIn {
         name: "progressive",
         about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
@@ -27,6 +27,21 @@ pub(super) const BUILT_IN: [BuiltIn; 3] = [
         name: "alphanet",
         about: "the sandwich rule with alpha-divergence (Wang et al. 2021, AlphaNet) in place of cross-entropy",
         text: include_str!("../../../recipes/alphanet.toml"),
+    },
+    BuiltIn {
+        name: "attentive",
+        about: "the sandwich rule with the worst of three networks of equal cost (Wang et al. 2021, AttentiveNAS)",
+        text: include_str!("../../../recipes/attentive.toml"),
+    },
+    BuiltIn {
+        name: "shrinking",
+        about: "progressive shrinking with higher rates in the last phases",
+        text: include_str!("../../../recipes/shrinking.toml"),
+    },
+    BuiltIn {
+        name: "once-for-all",
+        about: "progressive shrinking exactly as its authors train it, for comparison",
+        text: include_str!("../../../recipes/once-for-all.toml"),
     },
 ];
 

@@ -4,7 +4,7 @@ use space::KINDS;
 
 use super::{Phase, Recipe};
 use crate::error::{Error, Result};
-use crate::train::draw::Draw;
+use crate::train::draw::{Attentive, Draw};
 use crate::train::teacher::Teacher;
 
 /// Most sub-networks of one step.
@@ -28,6 +28,13 @@ impl Recipe {
         if let Some(most) = self.gradient_clip {
             within(place, "gradient_clip", f64::from(most), [0.001, 1e6])?;
         }
+        if let Some(decay) = self.ema_decay {
+            within(place, "ema_decay", f64::from(decay), [0.5, 0.999_999])?;
+        }
+        if self.accumulation == 0 || !self.batch.is_multiple_of(self.accumulation) {
+            let expected = format!("a divisor of the batch of {}", self.batch);
+            return Err(Error::invalid(place, "accumulation", expected, self.accumulation));
+        }
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.validation.iter().try_for_each(|validation| validation.check(place))?;
         self.augmentation.check(place)?;
@@ -37,8 +44,20 @@ impl Recipe {
                 format!("phases[{}] ({}).{name}", index + 1, phase.name)
             })?;
         }
+        self.check_costs(place)?;
         self.check_order(place)?;
         self.check_teachers(place)
+    }
+
+    /// All attentive draws compare by one cost.
+    fn check_costs(&self, place: &str) -> Result<()> {
+        let costs = self.phases.iter().flat_map(|phase| &phase.draw).filter_map(Draw::cost);
+        let mut costs: Vec<_> = costs.collect();
+        costs.dedup();
+        match costs.len() {
+            0 | 1 => Ok(()),
+            _ => Err(Error::invalid(place, "draw.attentive.by", "the same in all phases", "several")),
+        }
     }
 
     /// Phases that train the classifier alone come first, then the largest network, alone or first in each step; no other
@@ -108,6 +127,13 @@ impl Phase {
         let drawn = if version == 1 { "subnetworks" } else { "draw" };
         let count = Draw::count(&self.draw);
         within(place, &field(drawn), count as f64, [1.0, MOST_SUBNETWORKS as f64])?;
+        for draw in &self.draw {
+            if let Draw::Attentive(Attentive { networks, candidates, bins, .. }) = draw {
+                within(place, &field("draw.attentive.networks"), *networks as f64, [1.0, 64.0])?;
+                within(place, &field("draw.attentive.candidates"), *candidates as f64, [2.0, 64.0])?;
+                within(place, &field("draw.attentive.bins"), *bins as f64, [1.0, 1000.0])?;
+            }
+        }
         for (kind, most) in &self.allowed.0 {
             if !KINDS.iter().any(|known| known.key == kind) {
                 let known: Vec<_> = KINDS.iter().map(|kind| kind.key).collect();

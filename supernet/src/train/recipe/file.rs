@@ -43,6 +43,14 @@ fn is_default(settings: &AugmentationSettings) -> bool {
     *settings == AugmentationSettings::default()
 }
 
+fn one() -> usize {
+    1
+}
+
+pub(in crate::train) fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
 /// The fields of all versions; `P` is a phase.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +65,10 @@ pub(super) struct File<P> {
     label_smoothing: f32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gradient_clip: Option<f32>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    accumulation: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ema_decay: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     optimizer: Option<OptimizerSettings>,
     #[serde(default, skip_serializing_if = "Sampling::is_default")]
@@ -97,6 +109,8 @@ impl<P> File<P> {
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             gradient_clip: self.gradient_clip,
+            accumulation: self.accumulation,
+            ema_decay: self.ema_decay,
             sampling: self.sampling,
             class_weights: self.class_weights,
             validation: self.validation,
@@ -137,6 +151,8 @@ impl From<Recipe> for File<Phase> {
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
             gradient_clip: recipe.gradient_clip,
+            accumulation: recipe.accumulation,
+            ema_decay: recipe.ema_decay,
             optimizer,
             sampling: recipe.sampling,
             class_weights: recipe.class_weights,

@@ -55,8 +55,8 @@ fn files_of_version_2_say_draws_and_teachers() {
 const LARGEST: &str = "draw = [\"largest\"]";
 
 #[test]
-fn recipes_of_one_phase_round_trip() {
-    for name in ["sandwich", "alphanet"] {
+fn built_in_recipes_round_trip() {
+    for name in Recipe::names() {
         let recipe = Recipe::open(name).expect("built in");
         let text = toml::to_string(&recipe).expect("plain data");
         assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
@@ -95,6 +95,31 @@ fn each_version_has_its_own_fields() {
             "expected none without a teacher, got only",
         ),
         (VERSION_1, "name = \"full\"", "name = \"full\"\nlr_floor = 0.1", "unknown field `lr_floor`"),
+        (VERSION_2, "name = \"", "ema_decay = 1.0\nname = \"", "ema_decay: expected 0.5 to 0.999999, got 1"),
+        (
+            VERSION_2,
+            "name = \"",
+            "accumulation = 0\nname = \"",
+            "accumulation: expected a divisor of the batch of ",
+        ),
+        (
+            VERSION_2,
+            "name = \"",
+            "accumulation = 3\nname = \"",
+            "accumulation: expected a divisor of the batch of ",
+        ),
+        (
+            VERSION_2,
+            "\"smallest\"",
+            "{ attentive = { networks = 1, candidates = 1, keep = \"best\", bins = 2 } }",
+            "draw.attentive.candidates: expected 2 to 64, got 1",
+        ),
+        (
+            VERSION_2,
+            "\"smallest\"",
+            "{ attentive = { networks = 1, candidates = 2, keep = \"all\", bins = 2 } }",
+            "unknown variant `all`",
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         let error = Recipe::from_toml("r.toml", &text.replacen(from, to, 1)).expect_err(to).to_string();
@@ -305,7 +330,7 @@ fn broken_recipes_are_refused() {
 /// A phase for a fresh classifier trains the largest network alone, whatever the phase after it draws.
 #[test]
 fn recipes_of_one_phase_begin_with_the_classifier_of_the_largest() {
-    for name in ["sandwich", "alphanet"] {
+    for name in ["sandwich", "alphanet", "attentive"] {
         let recipe = Recipe::open(name).expect("built in");
         let starting = recipe.starting(true).with_lr(0.01).expect("sound");
         let [head, whole] = &starting.phases[..] else { panic!("two phases: {starting:?}") };

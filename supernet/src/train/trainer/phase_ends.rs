@@ -22,6 +22,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         self.check_sound()?;
+        if let Some(average) = &self.average {
+            self.weights = average.weights().detached()?;
+        }
         if !self.settle(index, stop, &mut |line| notify(observer, line))? {
             self.save()?;
             return Ok(false);
@@ -44,6 +47,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         if !self.evaluate(index, stop, observer)? {
+            return Ok(false);
+        }
+        if self.report_conflict_if_due(index, stop, &mut |line| notify(observer, line))?.is_none() {
             return Ok(false);
         }
         if self.keeps_checkpoints {
@@ -95,7 +101,7 @@ impl Trainer {
     ) -> Result<Option<Accuracy>> {
         let evaluator = Evaluator {
             space: &self.space,
-            weights: &self.weights,
+            weights: self.result(),
             dataset,
             calibration: Calibration::default(),
             backend: self.config.backend.unrecorded(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use latency::LatencyTable;
 use network::checkpoint::{Checkpoint, Interface, ValidationProgress};
 use network::data::{Augmentation, Dataset};
 use network::elastic::Gradients;
@@ -9,6 +10,7 @@ use space::SearchSpace;
 
 use super::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
+use crate::train::cost_axis::CostAxis;
 use crate::train::exchange::{Alone, Exchange};
 use crate::train::history::History;
 use crate::train::plan::TrainingPlan;
@@ -30,6 +32,15 @@ pub struct TrainTask<'a> {
     pub start: &'a Start,
     /// The teacher of phases with `teacher = "file"`.
     pub teacher: Option<TeacherFile>,
+    /// The latency table of recipes that draw sub-networks by latency.
+    pub latency_table: Option<Arc<LatencyTable>>,
+}
+
+impl<'a> TrainTask<'a> {
+    /// A run from fresh weights, without a teacher file or a latency table.
+    pub fn fresh(space: SearchSpace, dataset: Arc<Dataset>, recipe: &'a Recipe) -> Self {
+        Self { space, dataset, recipe, start: &Start::Fresh, teacher: None, latency_table: None }
+    }
 }
 
 /// The images of a run as its supernet sees them.
@@ -74,7 +85,7 @@ impl Trainer {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
-        Self::of(TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher: None }, folder, config)
+        Self::of(TrainTask::fresh(space, dataset, recipe), folder, config)
     }
 
     /// Prepares a run: from the folder's last checkpoint if there is one, else from its start. A run that has
@@ -85,7 +96,7 @@ impl Trainer {
     /// If data, teacher and space do not fit, the space differs from given weights' in more than classes and resolutions, or the
     /// checkpoint is of another space, plan or data set.
     pub fn of(task: TrainTask, folder: RunFolder, config: TrainConfig) -> Result<Self> {
-        let TrainTask { space, dataset, recipe, start, teacher } = task;
+        let TrainTask { space, dataset, recipe, start, teacher, latency_table } = task;
         recipe.check_teacher_file(teacher.as_ref().map(TeacherFile::place))?;
         let space = start.space_for(Some(space), dataset.classes().len())?;
         let recipe = &start.recipe(recipe, &dataset);
@@ -93,6 +104,8 @@ impl Trainer {
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let mut plan = TrainingPlan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
+        let cost = CostAxis::for_kind(plan.cost(), latency_table, &space)?;
+        plan.latency_table = cost.table_hash();
         plan.start = first.from.as_ref().map(|from| from.weights.clone());
         let (saved, way_back) = WayBack::find(&folder)?;
         let RunImages { dataset, interface, augmentation } =
@@ -127,14 +140,18 @@ impl Trainer {
             weights,
             gradients,
             optimizer,
+            average: None,
             teacher: None,
             teacher_file,
+            cost,
             step: 0,
             resumed: None,
             went_back: None,
             saved: None,
             keeps_checkpoints: false,
+            conflicts_every: None,
         };
+        trainer.average = trainer.fresh_average()?;
         trainer.resume(saved, way_back)?;
         Ok(trainer)
     }

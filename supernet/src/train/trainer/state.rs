@@ -7,19 +7,20 @@ use space::Arch;
 
 use super::Trainer;
 use crate::error::{Error, Result};
+use crate::train::draw::Candidates;
 use crate::train::history::History;
 use crate::train::resumed::Resumed;
 
 impl Trainer {
     pub(super) fn restore(&mut self, saved: Checkpoint) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, training, optimizer } = saved;
-        let place = path.display();
+        let Checkpoint { supernet, training, mut optimizer } = saved;
+        let place = &path.display();
         let check = |field: &str, expected: &str, got: &str| {
             if expected == got {
                 return Ok(());
             }
-            Err(Error::invalid(&place, field, expected, got)
+            Err(Error::invalid(place, field, expected, got)
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
         check("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
@@ -49,6 +50,10 @@ impl Trainer {
         resumed.other_plan = other_plan;
         self.resumed = Some(resumed);
         self.weights = supernet.weights.on(&self.config.backend)?;
+        if let Some(average) = self.average.take() {
+            let restored = average.restored(&self.space, &mut optimizer);
+            self.average = Some(restored.map_err(|error| error.in_place(place))?);
+        }
         self.optimizer = self.resting()?;
         self.optimizer.restore(optimizer).map_err(|error| error.in_place(place))?;
         Ok(())
@@ -72,7 +77,8 @@ impl Trainer {
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;
-        let state = self.optimizer.state()?;
+        let mut state = self.optimizer.state()?;
+        self.average.iter().try_for_each(|average| average.add_to(&mut state))?;
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
@@ -107,8 +113,9 @@ impl Trainer {
 
     fn archs_of(&self, step: u64) -> Result<String> {
         let Some((_, phase)) = self.plan.phase_at(step) else { return Ok(String::new()) };
-        let archs = self.plan.archs(&self.space, phase, step)?;
-        Ok(archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" and "))
+        let candidates = self.plan.candidates(&self.space, phase, step, &self.cost)?;
+        let one_of = |of: &Candidates| of.archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" or ");
+        Ok(candidates.iter().map(one_of).collect::<Vec<_>>().join(" and "))
     }
 
     pub(super) fn diverged(&self, step: u64, what: String, archs: String) -> Error {

@@ -6,7 +6,9 @@ use space::preset;
 
 use super::*;
 use crate::train::testing::{digits, model};
-use crate::train::{Dropout, OptimizerSettings, Recipe, Start};
+use crate::train::{Dropout, OptimizerSettings, Recipe};
+
+mod fields;
 
 /// Four steps of the largest network, and two of a sandwich in which it teaches.
 fn recipe(lr: f64) -> Recipe {
@@ -63,7 +65,7 @@ fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Re
     let space = preset("tiny").expect("a preset");
     let dataset = Arc::new(digits());
     let teacher = TeacherFile::for_recipe(teacher, recipe)?;
-    let task = TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher };
+    let task = TrainTask { teacher, ..TrainTask::fresh(space, dataset, recipe) };
     let mut trainer = Trainer::of(task, RunFolder::open(at, true)?, config)?;
     let stop = AtomicBool::new(false);
     let mut losses = Losses { seen: Vec::new(), stop: &stop, after: steps };

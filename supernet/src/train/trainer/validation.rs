@@ -34,7 +34,7 @@ impl Trainer {
         })
     }
 
-    /// Validates a phase's largest and smallest sub-network; false if `stop` was set first.
+    /// Validates sub-networks of a phase, by default the largest and the smallest; false if `stop` was set first.
     fn validate(
         &mut self,
         index: usize,
@@ -42,7 +42,9 @@ impl Trainer {
         report: &mut dyn FnMut(&LogLine),
     ) -> Result<bool> {
         let mut subnetworks = Vec::new();
-        for arch in self.outermost(index) {
+        let allowed = self.plan.phases[index].phase.allowed.of(&self.space);
+        let validated = self.plan.validation.map(|validation| validation.settings.subnetworks);
+        for arch in validated.unwrap_or_default().archs(&allowed) {
             let Some(accuracy) = self.accuracy_unless(stop, &self.validation_set, &arch)? else {
                 return Ok(false);
             };
@@ -77,7 +79,7 @@ impl Trainer {
     }
 
     /// Whether the log already has such a line at this step, because the run was resumed here.
-    fn has_happened(&self, is_such: fn(&LogLine) -> bool) -> bool {
+    pub(super) fn has_happened(&self, is_such: fn(&LogLine) -> bool) -> bool {
         let resumed = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
         resumed.is_some_and(|resumed| resumed.happened.iter().any(is_such))
     }
@@ -115,6 +117,7 @@ impl Trainer {
         if let Some(best) = self.best_step().filter(|best| *best != self.step) {
             let supernet = read_best(self.folder.best(best), best)?;
             self.weights = supernet.weights.on(&self.config.backend)?;
+            self.average = self.fresh_average()?;
         }
         self.validated = Some(ValidationProgress { step: self.step, ..ValidationProgress::default() });
         Ok(true)

@@ -75,6 +75,15 @@ KERNEL clamp_values(float *values, float most, long long count) {
 }
 EXPORT(clamp_values)
 
+// Each value a share of the way toward another: an exponential moving average.
+KERNEL move_toward(float *values, const float *to, float share, long long count) {
+    EACH_THREAD {
+        for (long long at = BLOCK * CHUNK + thread, end = smaller(BLOCK * CHUNK + CHUNK, count); at < end; at += THREADS)
+            values[at] += share * (to[at] - values[at]);
+    }
+}
+EXPORT(move_toward)
+
 // A weight, rows of `columns` values, `stride` apart, and the place of its copy without gaps.
 struct Weight {
     const float *from;

@@ -60,6 +60,22 @@ fn values_are_clamped() {
     }
 }
 
+#[test]
+fn values_move_toward_others() {
+    let Some(host) = Host::get() else { return };
+    for count in [1, 300, 5000] {
+        let mut got = values(count, 3);
+        let mut to = values(count, 4);
+        let expected: Vec<f32> = got.iter().zip(&to).map(|(from, to)| 0.75 * from + 0.25 * to).collect();
+        host.run(
+            ActivationStorage::F32,
+            [training::move_toward(place(&mut got), place(&mut to), 0.25, count)],
+        );
+        let apart = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-6);
+    }
+}
+
 /// Losses and gradient with label smoothing of .1 and this weight of the labels, in f64.
 fn by_definition(
     logits: &[f32],
