@@ -321,6 +321,7 @@ impl Trainer {
         let archs = self.plan.archs(&self.space, phase, step)?;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
         let labels = batch.targets.classes();
+        let partners = batch.targets.partners();
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
         let mut losses = Vec::with_capacity(archs.len());
@@ -336,7 +337,9 @@ impl Trainer {
                 true => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
                 false => None,
             };
-            let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, distillation };
+            let teacher_logits = teacher.as_ref();
+            let target =
+                Target { labels, partners, smoothing, teacher: teacher_logits, class_weights, distillation };
             let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;
             losses.push((arch.clone(), learned.loss));
             if index == 0 && *of_phase == Teacher::First {
