@@ -57,16 +57,13 @@ impl Loss {
 
     /// The sum of two losses of the same images.
     fn plus(self, other: Self, backend: &Backend) -> Result<Self> {
-        Ok(Self(match (self.0, other.0) {
-            (Value::Known(one), Value::Known(other)) => Value::Known(one + other),
+        match (&self.0, &other.0) {
             (Value::Pending(losses), Value::Pending(added)) => {
-                backend.add_assign(&losses, &added)?;
-                Value::Pending(losses)
+                backend.add_assign(losses, added)?;
+                Ok(self)
             }
-            (Value::Known(_), Value::Pending(_)) | (Value::Pending(_), Value::Known(_)) => {
-                unreachable!("one backend computes both")
-            }
-        }))
+            _ => Ok(Self(Value::Known(self.read()? + other.read()?))),
+        }
     }
 }
 
