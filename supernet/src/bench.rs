@@ -333,8 +333,10 @@ impl<'a> Runner<'a> {
     }
 
     fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
+        let targets = &self.batch.targets;
+        let labels = targets.classes();
         let target =
-            Target { labels: self.batch.targets.classes(), smoothing: 0.1, teacher, ..Default::default() };
+            Target { labels, partners: targets.partners(), smoothing: 0.1, teacher, ..Default::default() };
         let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);

@@ -11,13 +11,13 @@ use candle_core::Tensor;
 use base::random::rng_for;
 use kernels::{Backend, Precision, emulated_gpu};
 use network::checkpoint::{Checkpoint, Supernet};
-use network::data::Dataset;
+use network::data::{Dataset, Partners};
 use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::agreement::{apart, diamond, of_layer, of_layers, of_network};
 use supernet::train::{
-    Observer, OptimizerSettings, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig,
-    Trainer,
+    Observer, OptimizerSettings, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, Target,
+    TrainConfig, Trainer, loss,
 };
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -45,6 +45,33 @@ fn layers_by_themselves() {
             }
         }
         println!("layers, {precision}: {compared} comparisons, worst difference {worst:.1e}");
+    }
+}
+
+/// Losses of images that are mixed from two, with and without a teacher and weights of classes.
+#[test]
+fn losses_of_mixtures() {
+    let Some(gpu) = emulated_gpu(Precision::F32) else { return };
+    let cpu = Backend::detect();
+    let rows = [[0.3f32, -1.2, 2.0], [0.1, 0.0, -0.5]];
+    let logits = Tensor::new(&rows, &cpu.device()).expect("a tensor");
+    let teacher = Tensor::new(&[[1.0f32, 0.0, -1.0], [0.5, 2.0, 0.0]], &cpu.device()).expect("a tensor");
+    let partners = Partners { classes: vec![1, 0], share: 0.7 };
+    let labels = &[2, 0];
+    for teacher in [None, Some(&teacher)] {
+        for class_weights in [None, Some(&[0.5, 1.0, 4.0][..])] {
+            let partners = Some(&partners);
+            let target =
+                Target { labels, partners, smoothing: 0.1, teacher, class_weights, ..Target::default() };
+            let value = |backend: &Backend| {
+                let (loss, gradient) = loss(&logits, &target, backend).expect("sizes fit");
+                (loss.read().expect("computed"), flat(&gradient))
+            };
+            let (expected, slopes) = value(&cpu);
+            let (got, gradient) = value(&gpu);
+            assert!((got - expected).abs() < 1e-5, "{got} for {expected}");
+            assert!(apart(&gradient, &slopes) < 1e-5, "{gradient:?} for {slopes:?}");
+        }
     }
 }
 

@@ -125,7 +125,8 @@ fn runs_by_every_recipe_that_are_killed_end_with_the_same_bytes() {
     let names = supernet::train::Recipe::names().map(str::to_string);
     for recipe in names.chain(["others.toml".to_string()]) {
         let folder = scratch();
-        std::fs::write(folder.path().join("others.toml"), text.replacen("[[phases]]", others, 1)).expect("written");
+        std::fs::write(folder.path().join("others.toml"), text.replacen("[[phases]]", others, 1))
+            .expect("written");
         let reports = if recipe == "others.toml" { " --report-conflicts 0.5" } else { "" };
         let line = format!("{TRAIN} --recipe {recipe}{reports}");
         let killed = train(folder.path(), &line, count, &mut rng);

@@ -43,7 +43,7 @@ mod view_cache;
 use std::fmt;
 use std::str::FromStr;
 
-pub use augment::{Augmentation, AugmentationSettings, plain_view};
+pub use augment::{Augmentation, AugmentationSettings, RandAugment, plain_view};
 pub use batch::Batch;
 pub use catalogue::{Catalogue, ImageCounts};
 pub use dataset::Dataset;
@@ -61,7 +61,7 @@ pub use order::Sampling;
 pub use pixels::{PixelKind, Pixels};
 pub use plain_batches::{calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
-pub use task::{LossKind, Targets, Task, TaskMetric};
+pub use task::{LossKind, Partners, Targets, Task, TaskMetric};
 
 use crate::error::{Error, Result};
 

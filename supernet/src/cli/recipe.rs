@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use command::{Common, Ending, grouped, print_lines};
+use network::data::{AugmentationSettings, RandAugment};
 use serde_json::json;
 use space::KINDS;
 use supernet::train::{Distillation, Draw, Dropout, OptimizerSettings, Recipe, Teacher};
@@ -48,7 +49,12 @@ pub fn forms(file: &str) -> String {
 /// The default recipes in words.
 pub fn defaults() -> String {
     let [few, many] = Recipe::defaults();
-    format!("{} below {} training images, {} from there on", few.name, grouped(Recipe::MANY_IMAGES as u64), many.name)
+    format!(
+        "{} below {} training images, {} from there on",
+        few.name,
+        grouped(Recipe::MANY_IMAGES as u64),
+        many.name
+    )
 }
 
 /// Opens the recipe of `--recipe`.
@@ -91,8 +97,14 @@ fn described(recipe: &Recipe) -> String {
     };
     let mut text = format!(
         "{name}: {batch} images per step; rates are for {lr_batch} images per step and scale with the batch{optimizer}\n\
-         {:<14} {:>7} {:>7} {:>7} {:>12}  {}\n",
-        "phase", "epochs", "warm-up", "lr", "sub-networks", "the largest choices of"
+         {}{:<14} {:>7} {:>7} {:>7} {:>12}  {}\n",
+        varied(&recipe.augmentation),
+        "phase",
+        "epochs",
+        "warm-up",
+        "lr",
+        "sub-networks",
+        "the largest choices of"
     );
     for phase in &recipe.phases {
         let allowed: Vec<String> =
@@ -122,4 +134,41 @@ fn described(recipe: &Recipe) -> String {
         );
     }
     text
+}
+
+/// A line on the augmentation that is off by default, if some is on.
+fn varied(settings: &AugmentationSettings) -> String {
+    let mut parts = Vec::new();
+    if let Some(RandAugment { operations, magnitude }) = settings.rand_augment {
+        parts.push(format!("RandAugment of {operations} operations at magnitude {magnitude}"));
+    }
+    let named = [("erasing", settings.erasing), ("mixup", settings.mixup), ("cutmix", settings.cutmix)];
+    for (name, value) in named {
+        if let Some(value) = value.filter(|value| *value > 0.0) {
+            parts.push(format!("{name} {value}"));
+        }
+    }
+    if parts.is_empty() { String::new() } else { format!("augmentation: {}\n", parts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn augmentation_is_mentioned_if_it_is_on() {
+        let text = Recipe::text_of("progressive").expect("a recipe");
+        let described = |fields: &str| {
+            let text = text.replacen("\n[[phases]]", &format!("\n{fields}\n[[phases]]"), 1);
+            described(&Recipe::from_toml("r.toml", &text).expect("a recipe"))
+        };
+        let plain = described("");
+        assert!(!plain.contains("augmentation"), "{plain}");
+        assert_eq!(described("[augmentation]\nerasing = 0\nmixup = 0"), plain);
+        let all = "[augmentation]\nerasing = 0.25\nmixup = 0.2\ncutmix = 1\n\
+                   rand_augment = { operations = 2, magnitude = 9 }";
+        let line =
+            "augmentation: RandAugment of 2 operations at magnitude 9, erasing 0.25, mixup 0.2, cutmix 1";
+        assert_eq!(described(all).lines().nth(1), Some(line));
+    }
 }

@@ -241,10 +241,11 @@ impl FineTuner {
         let space = &self.model.config.space;
         let teacher = self.soft_labels(&batch.inputs)?;
         let labels = batch.targets.classes();
+        let partners = batch.targets.partners();
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
-        let target =
-            Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, ..Default::default() };
+        let teacher = teacher.as_ref();
+        let target = Target { labels, partners, smoothing, teacher, class_weights, ..Default::default() };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
         self.network.learn(&batch.inputs, &target, dropout)
     }

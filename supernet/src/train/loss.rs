@@ -4,6 +4,7 @@ mod divergence;
 
 use candle_core::{Device, Tensor};
 use kernels::{Backend, CrossEntropy, HardLabels};
+use network::data::Partners;
 
 use self::divergence::adaptive;
 use super::class_weights::scales;
@@ -15,6 +16,8 @@ use crate::error::{Error, Result};
 pub struct Target<'a> {
     /// The class of each image.
     pub labels: &'a [u32],
+    /// The images that are mixed into them; `None` for images that are no mixtures.
+    pub partners: Option<&'a Partners>,
     /// Share of the probability that label smoothing spreads over all classes.
     pub smoothing: f32,
     /// A teacher's logits `[N, classes]`, at temperature 1.
@@ -32,6 +35,7 @@ impl Default for Target<'_> {
     fn default() -> Self {
         Self {
             labels: &[],
+            partners: None,
             smoothing: 0.0,
             teacher: None,
             class_weights: None,
@@ -67,6 +71,17 @@ impl Loss {
             }
         }
     }
+
+    /// The sum of two losses of the same images.
+    fn plus(self, other: Self, backend: &Backend) -> Result<Self> {
+        match (&self.0, &other.0) {
+            (Value::Pending(losses), Value::Pending(added)) => {
+                backend.add_assign(losses, added)?;
+                Ok(self)
+            }
+            _ => Ok(Self(Value::Known(self.read()? + other.read()?))),
+        }
+    }
 }
 
 /// Mean loss over the batch and its gradient `[N, classes]` at the logits `[N, classes]`: cross-entropies or, with
@@ -76,11 +91,29 @@ impl Loss {
 /// classes the mean is `sum w l / sum w`, as that of PyTorch's `cross_entropy(weight=w)`, where l is an image's whole loss and w
 /// the weight of its label. With label smoothing that is not PyTorch's, which weights the term of each class by that class.
 ///
+/// For mixtures of two images it is share * loss(label) + (1 - share) * loss(partner's label), each a loss as above (Zhang et
+/// al. 2018): the teacher's part is in both, so it counts once.
+///
 /// # Errors
 /// If the sizes do not fit or a label is not a class.
 pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss, Tensor)> {
+    check(logits, target.labels, target)?;
+    let Some(Partners { classes, share }) = target.partners else {
+        return loss_of_labels(logits, target, scales_of(target, 1.0), backend);
+    };
+    check(logits, classes, target)?;
+    let share = f64::from(*share);
+    let (own, gradient) = loss_of_labels(logits, target, scales_of(target, share), backend)?;
+    let target = &Target { labels: classes, ..*target };
+    let (partners, added) = loss_of_labels(logits, target, scales_of(target, 1.0 - share), backend)?;
+    backend.add_assign(&gradient, &added)?;
+    Ok((own.plus(partners, backend)?, gradient))
+}
+
+/// Checks that a target fits the logits.
+fn check(logits: &Tensor, labels: &[u32], target: &Target) -> Result<()> {
     let (images, classes) = logits.dims2()?;
-    let sizes = [target.labels.len(), target.teacher.map_or(images, |teacher| teacher.dims()[0])];
+    let sizes = [labels.len(), target.teacher.map_or(images, |teacher| teacher.dims()[0])];
     if sizes != [images, images] {
         return Err(Error::invalid(
             "loss",
@@ -89,30 +122,50 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
             format!("{sizes:?}"),
         ));
     }
-    if let Some(label) = target.labels.iter().find(|label| **label as usize >= classes) {
+    if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
         return Err(Error::invalid("loss", "label", format!("below {classes}"), label));
     }
     if let Some(weights) = target.class_weights.filter(|weights| weights.len() != classes) {
         return Err(Error::invalid("loss", "class weights", classes, weights.len()));
     }
-    let Target { labels, smoothing, teacher, class_weights, distillation, .. } = *target;
+    Ok(())
+}
+
+/// Factor of each image's loss, for a share of the whole loss; `None` if all are 1.
+fn scales_of(target: &Target, share: f64) -> Option<Vec<f64>> {
+    let by_class = target.class_weights.map(|weights| scales(target.labels, weights));
+    if share == 1.0 {
+        return by_class;
+    }
+    let scales = by_class.unwrap_or_else(|| vec![1.0; target.labels.len()]);
+    Some(scales.iter().map(|scale| share * scale).collect())
+}
+
+/// The loss of images that have one label each, times their scales.
+fn loss_of_labels(
+    logits: &Tensor,
+    target: &Target,
+    scales: Option<Vec<f64>>,
+    backend: &Backend,
+) -> Result<(Loss, Tensor)> {
+    let Target { labels, smoothing, teacher, distillation, .. } = *target;
     // without a teacher there is nothing but the labels to learn from
     let hard_weight = match distillation {
         Distillation::Only if teacher.is_some() => 0.0,
         _ => 1.0,
     };
-    let scales = class_weights.map(|weights| scales(labels, weights));
-    let rounded: Option<Vec<f32>> =
-        scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
     if let (Distillation::Alpha, Some(teacher)) = (distillation, teacher) {
         return divergence_loss(logits, teacher, scales.as_deref());
     }
+    let rounded: Option<Vec<f32>> =
+        scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
     let hard = HardLabels { classes: labels, smoothing, weight: hard_weight as f32 };
     if let Some(CrossEntropy { losses, gradient }) =
         backend.cross_entropy(logits, hard, teacher, rounded.as_deref())?
     {
         return Ok((Loss(Value::Pending(losses)), gradient));
     }
+    let (images, classes) = logits.dims2()?;
     let teacher = teacher.map(Tensor::to_vec2::<f32>).transpose()?;
     let mut gradient = Vec::with_capacity(images * classes);
     let mut total = 0.0;
@@ -169,20 +222,30 @@ mod tests {
         let teacher = Tensor::new(&[[1.0f32, 0.0, -1.0], [0.5, 2.0, 0.0]], &Device::Cpu).expect("a tensor");
         let weights = [0.5, 1.0, 4.0];
         let near = Tensor::new(&[[0.1f32, -1.0, 1.5], [0.5, 0.0, 0.0]], &Device::Cpu).expect("a tensor");
+        let partners = Partners { classes: vec![1, 0], share: 0.7 };
+        let mixed = Some(&partners);
         let added = Distillation::Added;
-        for (teacher, class_weights, distillation) in [
-            (None, None, added),
-            (None, None, Distillation::Only),
-            (Some(&teacher), None, added),
-            (Some(&teacher), None, Distillation::Only),
-            (None, Some(&weights[..]), added),
-            (Some(&teacher), Some(&weights[..]), added),
-            (Some(&teacher), Some(&weights[..]), Distillation::Only),
-            (Some(&near), None, Distillation::Alpha),
-            (Some(&near), Some(&weights[..]), Distillation::Alpha),
+        for (teacher, class_weights, distillation, partners) in [
+            (None, None, added, None),
+            (None, None, Distillation::Only, None),
+            (Some(&teacher), None, added, None),
+            (Some(&teacher), None, Distillation::Only, None),
+            (None, Some(&weights[..]), added, None),
+            (Some(&teacher), Some(&weights[..]), added, None),
+            (Some(&teacher), Some(&weights[..]), Distillation::Only, None),
+            (Some(&near), None, Distillation::Alpha, None),
+            (Some(&near), Some(&weights[..]), Distillation::Alpha, None),
+            (None, None, added, mixed),
+            (Some(&teacher), None, added, mixed),
+            (Some(&teacher), None, Distillation::Only, mixed),
+            (None, Some(&weights[..]), added, mixed),
+            (Some(&teacher), Some(&weights[..]), added, mixed),
+            (Some(&near), None, Distillation::Alpha, mixed),
+            (Some(&near), Some(&weights[..]), Distillation::Alpha, mixed),
         ] {
+            let labels = &[2, 0];
             let target =
-                Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights, distillation, share: 1.0 };
+                Target { labels, partners, smoothing: 0.1, teacher, class_weights, distillation, share: 1.0 };
             let value = |logits: &[f32]| {
                 let logits = Tensor::from_slice(logits, (2, 3), &Device::Cpu).expect("a tensor");
                 let (loss, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
@@ -216,6 +279,38 @@ mod tests {
             let (_, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
             let gradient = gradient.to_vec2::<f32>().expect("f32");
             assert!(gradient[0].iter().all(|slope| slope.abs() < 1e-7), "{gradient:?}");
+        }
+    }
+
+    /// The cross-entropy with the distribution share * label + (1 - share) * partner's label, smoothed, by its definition.
+    #[test]
+    fn a_mixture_has_both_labels() {
+        let rows = [[0.3f64, -1.2, 2.0], [0.1, 0.0, -0.5]];
+        let truth = [[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]];
+        let loss_of = |row: [f64; 3], truth: [f64; 3]| {
+            let log_sum = row.map(f64::exp).iter().sum::<f64>().ln();
+            (0..3).map(|class| (0.9 * truth[class] + 0.1 / 3.0) * (log_sum - row[class])).sum::<f64>()
+        };
+        let expected = (loss_of(rows[0], truth[0]) + loss_of(rows[1], truth[1])) / 2.0;
+        let logits = Tensor::new(&rows.map(|row| row.map(|value| value as f32)), &Device::Cpu);
+        let logits = logits.expect("a tensor");
+        let partners = Partners { classes: vec![1, 0], share: 0.75 };
+        let target =
+            Target { labels: &[2, 0], smoothing: 0.1, partners: Some(&partners), ..Default::default() };
+        let (got, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
+        assert!((f64::from(got.read().expect("known")) - expected).abs() < 1e-6);
+        let gradient = gradient.to_vec2::<f32>().expect("f32");
+        for (image, row) in rows.iter().enumerate() {
+            let sum: f64 = row.iter().map(|value| value.exp()).sum();
+            for class in 0..3 {
+                let slope = (row[class].exp() / sum - 0.9 * truth[image][class] - 0.1 / 3.0) / 2.0;
+                assert!((f64::from(gradient[image][class]) - slope).abs() < 1e-6, "{image} {class}");
+            }
+        }
+        for classes in [vec![1], vec![1, 3]] {
+            let partners = Partners { classes, share: 0.75 };
+            let target = Target { partners: Some(&partners), ..target };
+            assert!(loss(&logits, &target, &Backend::detect()).is_err());
         }
     }
 

@@ -372,6 +372,7 @@ impl Trainer {
         let Part { batch, first, share } = *part;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
         let labels = batch.targets.classes();
+        let partners = batch.targets.partners();
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
         let mut losses = Vec::with_capacity(archs.len());
@@ -389,8 +390,15 @@ impl Trainer {
                 false => None,
             };
             let teacher_logits = teacher.as_ref();
-            let target =
-                Target { labels, smoothing, teacher: teacher_logits, class_weights, distillation, share };
+            let target = Target {
+                labels,
+                partners,
+                smoothing,
+                teacher: teacher_logits,
+                class_weights,
+                distillation,
+                share,
+            };
             let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;
             losses.push((arch.clone(), learned.loss));
             if index == 0 && *of_phase == Teacher::First {
@@ -412,7 +420,8 @@ impl Trainer {
             return Ok(archs.remove(0));
         }
         let student = self.student();
-        let target = Target { labels: batch.targets.classes(), ..Target::default() };
+        let partners = batch.targets.partners();
+        let target = Target { labels: batch.targets.classes(), partners, ..Target::default() };
         let losses = archs.iter().map(|arch| {
             let logits = student.teach(arch, &batch.inputs)?;
             loss(&logits, &target, &self.config.backend)?.0.read()

@@ -6,6 +6,9 @@
 //! A training crop is drawn before its image is decoded, so that a JPEG can be decoded at a fraction of its sides.
 
 mod crop;
+mod erasing;
+mod mix;
+mod rand_augment;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +22,8 @@ use super::preprocess::Preprocess;
 use super::resize::{Lines, draw, shown};
 use crate::error::{Error, Result};
 pub(super) use crop::Crop;
+pub(super) use mix::Mix;
+pub use rand_augment::RandAugment;
 
 /// Bounds of a crop's width / height.
 const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
@@ -38,6 +43,10 @@ const JITTER: [f32; 2] = [32.0 / 255.0, 0.5];
 const JPEG_OVERSAMPLING: f32 = 2.0;
 /// Fractions at which a JPEG can be decoded.
 const FRACTIONS: [usize; 3] = [8, 4, 2];
+/// The most operations of RandAugment on an image: more leave nothing to recognize.
+const MOST_OPERATIONS: f64 = 16.0;
+/// Bounds of the alpha of mixup and cutmix: below, every share is 0 or 1 in f32; above, every share is a half.
+const ALPHAS: [f32; 2] = [0.001, 1000.0];
 
 /// Variation of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,6 +69,19 @@ pub struct Augmentation {
     /// times the pixels of the view along each side; 0 decodes them whole. (Evaluation always does.)
     #[serde(default, skip_serializing_if = "is_zero")]
     pub jpeg_oversampling: f32,
+    /// Random operations on the pixels after crop and flip; `None` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
+    /// Probability that a random rectangle of an image is set to 0 after normalization (Zhong et al. 2020).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub erasing: f32,
+    /// Alpha of the Beta distribution from which mixup draws a batch's share (Zhang et al. 2018); 0 for no mixup.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mixup: f32,
+    /// Alpha of the Beta distribution from which cutmix draws a batch's share (Yun et al. 2019); 0 for no cutmix. If mixup is
+    /// on as well, each batch has one of the two, with equal probability.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cutmix: f32,
 }
 
 fn is_zero(value: &f32) -> bool {
@@ -91,6 +113,18 @@ pub struct AugmentationSettings {
     /// [`Augmentation::jpeg_oversampling`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jpeg_oversampling: Option<f32>,
+    /// [`Augmentation::rand_augment`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
+    /// [`Augmentation::erasing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erasing: Option<f32>,
+    /// [`Augmentation::mixup`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixup: Option<f32>,
+    /// [`Augmentation::cutmix`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutmix: Option<f32>,
 }
 
 impl AugmentationSettings {
@@ -103,6 +137,9 @@ impl AugmentationSettings {
         let area = f64::from(self.min_area.unwrap_or(1.0));
         let brightness = self.brightness.unwrap_or(0.0);
         let saturation = self.saturation.unwrap_or(0.0);
+        // an operation and a magnitude that are possible, where there are none
+        let RandAugment { operations, magnitude } =
+            self.rand_augment.unwrap_or(RandAugment { operations: 1, magnitude: 0 });
         for (field, value, least, most) in [
             ("min_area", area, 1e-4, 1.0),
             ("min_width", f64::from(self.min_width.unwrap_or(1.0)), 1e-4, 1.0),
@@ -111,10 +148,20 @@ impl AugmentationSettings {
             ("brightness", f64::from(brightness), 0.0, 1.0),
             ("saturation", f64::from(saturation), 0.0, 1.0),
             ("jpeg_oversampling", f64::from(self.jpeg_oversampling.unwrap_or(0.0)), 0.0, 1e6),
+            ("rand_augment.operations", operations as f64, 1.0, MOST_OPERATIONS),
+            ("rand_augment.magnitude", f64::from(magnitude), 0.0, f64::from(RandAugment::MOST_MAGNITUDE)),
+            ("erasing", f64::from(self.erasing.unwrap_or(0.0)), 0.0, 1.0),
         ] {
             if !(least..=most).contains(&value) {
                 let field = format!("augmentation.{field}");
                 return Err(Error::invalid(place, field, format!("{least} to {most}"), value));
+            }
+        }
+        for (field, alpha) in [("mixup", self.mixup), ("cutmix", self.cutmix)] {
+            let [least, most] = ALPHAS;
+            if let Some(alpha) = alpha.filter(|alpha| *alpha != 0.0 && !(least..=most).contains(alpha)) {
+                let field = format!("augmentation.{field}");
+                return Err(Error::invalid(place, field, format!("0, or {least} to {most}"), alpha));
             }
         }
         Ok(())
@@ -163,6 +210,10 @@ impl Augmentation {
             } else {
                 JPEG_OVERSAMPLING
             }),
+            rand_augment: settings.rand_augment,
+            erasing: settings.erasing.unwrap_or(0.0),
+            mixup: settings.mixup.unwrap_or(0.0),
+            cutmix: settings.cutmix.unwrap_or(0.0),
         })
     }
 
@@ -176,6 +227,13 @@ impl Augmentation {
                     .and_then_do("leave it out of the recipe"));
             }
         }
+        if let Some(RandAugment { operations, magnitude }) = settings.rand_augment {
+            let place = format!("data {}", dataset.name());
+            let expected = "none for arrays, whose values are no bytes of an image";
+            let got = format!("{operations} operations of magnitude {magnitude}");
+            return Err(Error::invalid(place, "augmentation.rand_augment", expected, got)
+                .and_then_do("leave it out of the recipe"));
+        }
         let by_area = settings.min_area.is_some() || settings.ratio.is_some();
         Ok(Self {
             min_area: settings.min_area.unwrap_or(1.0),
@@ -185,6 +243,10 @@ impl Augmentation {
             brightness: 0.0,
             saturation: 0.0,
             jpeg_oversampling: 0.0,
+            rand_augment: None,
+            erasing: settings.erasing.unwrap_or(0.0),
+            mixup: settings.mixup.unwrap_or(0.0),
+            cutmix: settings.cutmix.unwrap_or(0.0),
         })
     }
 
@@ -205,11 +267,15 @@ impl Augmentation {
             brightness: 0.0,
             saturation: 0.0,
             jpeg_oversampling: 0.0,
+            rand_augment: None,
+            erasing: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
         }
     }
 
-    /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its colors varied, normalized, written to
-    /// `out`.
+    /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its pixels and colors varied, normalized, perhaps
+    /// erased in part, written to `out`.
     ///
     /// # Shapes
     /// `image` [H, W, C], `out` [C, rows, columns] of the resolution.
@@ -262,8 +328,30 @@ impl Augmentation {
         let mirrored = self.flip && rng.random_bool(0.5);
         let lines = part.lines(resolution);
         draw(part.image, preprocess.filter, &lines, mirrored, out);
+        if let Some(rand_augment) = self.rand_augment {
+            rand_augment.apply(out, resolution, rng);
+        }
         self.vary_colors(out, resolution, rng);
         normalize(out, resolution, preprocess);
+        if self.erasing > 0.0 && rng.random_bool(f64::from(self.erasing)) {
+            erasing::erase(out, resolution, rng);
+        }
+    }
+
+    /// How the images of a batch are mixed with one another; `None` if neither mixup nor cutmix is on. Nothing is drawn then.
+    pub(super) fn mix(&self, resolution: Extent, rng: impl FnOnce() -> ChaCha8Rng) -> Option<Mix> {
+        match [self.mixup > 0.0, self.cutmix > 0.0] {
+            [false, false] => None,
+            [true, false] => Some(Mix::mixup(self.mixup, &mut rng())),
+            [false, true] => Some(Mix::cutmix(self.cutmix, resolution, &mut rng())),
+            [true, true] => {
+                let mut rng = rng();
+                Some(match rng.random_bool(0.5) {
+                    true => Mix::mixup(self.mixup, &mut rng),
+                    false => Mix::cutmix(self.cutmix, resolution, &mut rng),
+                })
+            }
+        }
     }
 
     /// torchvision's ColorJitter with brightness and saturation, in random order; values stay in 0..=255.

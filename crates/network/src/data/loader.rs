@@ -186,7 +186,8 @@ impl Stream {
         let set = self.dataset.train();
         let preprocess = self.dataset.preprocess();
         let indices = &order[start..start + batch];
-        Batch::of(set, indices, resolution, |values, size| {
+        let mix = augmentation.mix(resolution, || rng_for("mix", *seed, &[step]));
+        let batch = Batch::of(set, indices, resolution, |values, size| {
             let views = views(indices);
             team.fill(values, size, indices, |place, planes| {
                 let mut rng = rng_for("augmentation", *seed, &[&[step][..], &views[place]].concat());
@@ -198,7 +199,15 @@ impl Stream {
                 let part = Part { image: loaded.image()?, fraction: loaded.fraction(), crop };
                 augmentation.show(&part, &Wanted { resolution, preprocess }, &mut rng, planes);
                 Ok(())
-            })
+            })?;
+            if let Some(mix) = &mix {
+                mix.apply(values, size, resolution);
+            }
+            Ok(())
+        })?;
+        Ok(match mix {
+            Some(mix) => Batch { targets: batch.targets.mirrored(mix.share()), ..batch },
+            None => batch,
         })
     }
 
@@ -240,6 +249,7 @@ impl Stream {
 mod tests {
     use super::*;
     use crate::data::testing::{content, dataset};
+    use crate::data::{Partners, RandAugment, Targets};
 
     fn varied() -> Augmentation {
         let ratio = [3.0 / 4.0, 4.0 / 3.0];
@@ -251,6 +261,10 @@ mod tests {
             brightness: 0.0,
             saturation: 0.0,
             jpeg_oversampling: 0.0,
+            rand_augment: None,
+            erasing: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
         }
     }
 
@@ -274,6 +288,88 @@ mod tests {
             let (dims, labels, values) = content(loader.next());
             assert_eq!(dims, [5, 1, resolution(step).height, resolution(step).width]);
             assert_eq!((dims, labels, values), content(loader.batch_at(step, resolution(step))));
+        }
+    }
+
+    fn varied_by(change: impl FnOnce(&mut Augmentation)) -> TrainLoader {
+        let mut config = config(5, 1);
+        change(&mut config.augmentation);
+        TrainLoader::new(dataset(), config, 0, resolution).unwrap()
+    }
+
+    /// Images of 4 x 4 pixels of the batches of steps 0..40, and their targets.
+    fn batches(loader: &TrainLoader) -> Vec<(Vec<Vec<f32>>, Targets)> {
+        let batch = |step| {
+            let batch = loader.batch_at(step, 4).unwrap();
+            let values: Vec<f32> = batch.inputs.flatten_all().unwrap().to_vec1().unwrap();
+            (values.chunks(16).map(<[f32]>::to_vec).collect(), batch.targets)
+        };
+        (0..40).map(batch).collect()
+    }
+
+    #[test]
+    fn mixup_is_the_linear_combination_of_the_unmixed_batch() {
+        let mixed = batches(&varied_by(|augmentation| augmentation.mixup = 0.2));
+        for ((images, targets), (plain, labels)) in mixed.iter().zip(batches(&loader(5, 1, 0))) {
+            assert_eq!(targets.classes(), labels.classes());
+            let Partners { classes, share } = targets.partners().unwrap();
+            for at in 0..5 {
+                assert_eq!(classes[at], labels.classes()[4 - at]);
+                let combined =
+                    plain[at].iter().zip(&plain[4 - at]).map(|(a, b)| share * a + (1.0 - share) * b);
+                let expected = if at == 2 { plain[2].clone() } else { combined.collect() };
+                assert_eq!(images[at], expected);
+            }
+        }
+        let shares = mixed.iter().map(|(_, targets)| targets.partners().unwrap().share.to_bits());
+        assert!(shares.collect::<std::collections::BTreeSet<_>>().len() > 30, "a share of each batch's own");
+    }
+
+    #[test]
+    fn cutmix_takes_its_share_of_pixels_from_the_partner() {
+        let mixed = batches(&varied_by(|augmentation| augmentation.cutmix = 1.0));
+        for ((images, targets), (plain, _)) in mixed.iter().zip(batches(&loader(5, 1, 0))) {
+            let share = targets.partners().unwrap().share;
+            for at in 0..5 {
+                let pixels =
+                    || (0..16).map(|pixel| [images[at][pixel], plain[at][pixel], plain[4 - at][pixel]]);
+                assert!(pixels().all(|[mixed, own, other]| mixed == own || mixed == other));
+                // pixels that are alike in both count for neither
+                let own = pixels().filter(|[mixed, _, other]| mixed != other).count() as f32;
+                let other = pixels().filter(|[mixed, own, _]| mixed != own).count() as f32;
+                assert!(at == 2 || (own <= share * 16.0 && other <= (1.0 - share) * 16.0), "{share}");
+                assert!(at == 2 || own + other >= 15.0, "images differ: {own} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_drawn_differently_where_something_is_on() {
+        let plain = batches(&loader(5, 1, 0));
+        let erased = batches(&varied_by(|augmentation| augmentation.erasing = 1.0));
+        for ((images, targets), (plain, labels)) in erased.iter().zip(&plain) {
+            assert_eq!(targets, labels);
+            let mut pixels = images.iter().flatten().zip(plain.iter().flatten());
+            assert!(pixels.all(|(pixel, before)| pixel == before || *pixel == 0.0));
+        }
+        assert!(erased.iter().zip(&plain).any(|(erased, plain)| erased != plain));
+        let operations = RandAugment { operations: 2, magnitude: 9 };
+        let operated = batches(&varied_by(|augmentation| augmentation.rand_augment = Some(operations)));
+        assert!(operated.iter().zip(&plain).all(|(one, other)| one.1 == other.1 && one.0 != other.0));
+    }
+
+    #[test]
+    fn varied_batches_are_a_function_of_the_step() {
+        let mut loader = varied_by(|augmentation| {
+            let operations = Some(RandAugment { operations: 2, magnitude: 9 });
+            *augmentation = Augmentation { rand_augment: operations, erasing: 0.5, ..*augmentation };
+            *augmentation = Augmentation { mixup: 0.2, cutmix: 1.0, ..*augmentation };
+        });
+        for step in 0..10 {
+            let next = loader.next().unwrap();
+            let at = loader.batch_at(step, resolution(step)).unwrap();
+            assert_eq!(next.targets, at.targets);
+            assert_eq!(content(Ok(next)), content(Ok(at)));
         }
     }
 

@@ -58,17 +58,28 @@ impl Task {
 }
 
 /// Targets of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     /// The class of each input.
     Classes(Vec<u32>),
+    /// The class of each input, and the partner that is mixed into it.
+    Mixed(Vec<u32>, Partners),
+}
+
+/// The inputs that are mixed into the inputs of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partners {
+    /// The class of each input's partner.
+    pub classes: Vec<u32>,
+    /// Share of each input in its mixture, in 0..=1; the rest is its partner's.
+    pub share: f32,
 }
 
 impl Targets {
     /// The task that they are targets of.
     pub fn task(&self) -> Task {
         match self {
-            Self::Classes(_) => Task::Classify,
+            Self::Classes(_) | Self::Mixed(..) => Task::Classify,
         }
     }
 
@@ -78,16 +89,18 @@ impl Targets {
     /// If there are fewer.
     #[must_use]
     pub fn part(&self, first: usize, count: usize) -> Self {
+        let of = |classes: &[u32]| classes[first..first + count].to_vec();
         match self {
-            Self::Classes(classes) => Self::Classes(classes[first..first + count].to_vec()),
+            Self::Classes(classes) => Self::Classes(of(classes)),
+            Self::Mixed(classes, Partners { classes: partners, share }) => {
+                Self::Mixed(of(classes), Partners { classes: of(partners), share: *share })
+            }
         }
     }
 
     /// Number of inputs.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Classes(classes) => classes.len(),
-        }
+        self.classes().len()
     }
 
     /// Whether they are for none.
@@ -95,10 +108,28 @@ impl Targets {
         self.len() == 0
     }
 
-    /// The class of each input.
+    /// The class of each input; of a mixture, the class of the image itself.
     pub fn classes(&self) -> &[u32] {
         match self {
-            Self::Classes(classes) => classes,
+            Self::Classes(classes) | Self::Mixed(classes, _) => classes,
+        }
+    }
+
+    /// The partners of inputs that are mixtures.
+    pub fn partners(&self) -> Option<&Partners> {
+        match self {
+            Self::Classes(_) => None,
+            Self::Mixed(_, partners) => Some(partners),
+        }
+    }
+
+    /// The targets once each input is mixed with the one at the mirrored place of the batch.
+    pub(super) fn mirrored(self, share: f32) -> Self {
+        match self {
+            Self::Classes(classes) | Self::Mixed(classes, _) => {
+                let partners = classes.iter().rev().copied().collect();
+                Self::Mixed(classes, Partners { classes: partners, share })
+            }
         }
     }
 }
@@ -120,6 +151,21 @@ mod tests {
     fn targets_know_their_task() {
         let targets = Targets::Classes(vec![3, 1]);
         assert_eq!((targets.task(), targets.len(), targets.classes()), (Task::Classify, 2, &[3, 1][..]));
+        assert!(targets.partners().is_none());
         assert!(Targets::Classes(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_part_has_its_own_partners() {
+        let part = Targets::Classes(vec![3, 1, 7, 2]).mirrored(0.75).part(1, 2);
+        assert_eq!(part, Targets::Mixed(vec![1, 7], Partners { classes: vec![7, 1], share: 0.75 }));
+        assert_eq!(Targets::Classes(vec![3, 1, 7]).part(2, 1).classes(), [7]);
+    }
+
+    #[test]
+    fn partners_are_at_the_mirrored_place() {
+        let mixed = Targets::Classes(vec![3, 1, 7]).mirrored(0.75);
+        assert_eq!((mixed.task(), mixed.len(), mixed.classes()), (Task::Classify, 3, &[3, 1, 7][..]));
+        assert_eq!(mixed.partners(), Some(&Partners { classes: vec![7, 1, 3], share: 0.75 }));
     }
 }

@@ -54,6 +54,7 @@ impl Trainer {
         let Batch { inputs, targets } = self.loader()?.batch_at(self.step, side)?.on(&self.config.backend)?;
         let target = Target {
             labels: targets.classes(),
+            partners: targets.partners(),
             smoothing: self.plan.label_smoothing,
             class_weights: self.plan.class_weights.as_deref(),
             ..Target::default()

@@ -1,9 +1,10 @@
 use base::random::rng_for;
+use rand::RngCore;
 
 use super::*;
 use crate::data::Normalization;
 
-fn plain(min_area: f32) -> Augmentation {
+pub(super) fn plain(min_area: f32) -> Augmentation {
     Augmentation {
         min_area,
         min_width: None,
@@ -12,6 +13,10 @@ fn plain(min_area: f32) -> Augmentation {
         brightness: 0.0,
         saturation: 0.0,
         jpeg_oversampling: 0.0,
+        rand_augment: None,
+        erasing: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
     }
 }
 
@@ -109,14 +114,63 @@ fn colors_vary_within_their_bounds() {
 fn impossible_settings_are_refused() {
     let none = AugmentationSettings::default();
     assert!(none.check("r.toml").is_ok());
+    let operations = |operations, magnitude| Some(RandAugment { operations, magnitude });
+    let all = AugmentationSettings { rand_augment: operations(2, 9), erasing: Some(0.25), ..none };
+    assert!(AugmentationSettings { mixup: Some(0.2), cutmix: Some(0.0), ..all }.check("r.toml").is_ok());
     for (settings, field) in [
         (AugmentationSettings { min_area: Some(0.0), ..none }, "min_area"),
         (AugmentationSettings { min_area: Some(f32::NAN), ..none }, "min_area"),
         (AugmentationSettings { ratio: Some([2.0, 1.0]), ..none }, "ratio"),
         (AugmentationSettings { brightness: Some(1.5), ..none }, "brightness"),
         (AugmentationSettings { saturation: Some(-0.1), ..none }, "saturation"),
+        (AugmentationSettings { erasing: Some(1.1), ..none }, "erasing"),
+        (AugmentationSettings { mixup: Some(-1.0), ..none }, "mixup"),
+        (AugmentationSettings { cutmix: Some(f32::NAN), ..none }, "cutmix"),
+        (AugmentationSettings { rand_augment: operations(0, 9), ..none }, "rand_augment.operations"),
+        (AugmentationSettings { rand_augment: operations(2, 31), ..none }, "rand_augment.magnitude"),
     ] {
         let error = settings.check("r.toml").unwrap_err().to_string();
         assert!(error.starts_with(&format!("r.toml: augmentation.{field}: expected ")), "{error}");
     }
+}
+
+/// Views of runs without them are those of versions that did not know them: a crop and a flip are all that is drawn.
+#[test]
+fn what_is_off_draws_nothing() {
+    let image = Image::new(&[0, 255, 51, 7, 90, 3, 80, 81, 82], [3, 3, 1]).unwrap();
+    let augmentation = Augmentation { flip: true, ..plain(0.3) };
+    for seed in 0..20 {
+        let mut rng = rng_for("v", seed, &[]);
+        augmentation.train_view(image, 3, &unchanged(1), &mut rng, &mut [0.0; 9]);
+        let mut drawn = rng_for("v", seed, &[]);
+        augmentation.crop([3, 3], Extent::square(3), &mut drawn);
+        drawn.random_bool(0.5);
+        assert_eq!(rng.next_u64(), drawn.next_u64());
+    }
+    let unused = || unreachable!("no generator is needed");
+    assert_eq!(augmentation.mix(Extent::square(3), unused), None);
+}
+
+/// Plans of runs without them are those of versions that did not know them.
+#[test]
+fn what_is_off_is_not_in_a_plan() {
+    let off = serde_json::to_value(plain(0.5)).unwrap();
+    let fields: Vec<_> = off.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["brightness", "flip", "min_area", "ratio", "saturation"]);
+    let on = Augmentation {
+        rand_augment: Some(RandAugment { operations: 2, magnitude: 9 }),
+        erasing: 0.25,
+        mixup: 0.5,
+        cutmix: 1.0,
+        ..plain(0.5)
+    };
+    let mut json = serde_json::to_value(on).unwrap();
+    assert_eq!(serde_json::from_value::<Augmentation>(json.clone()).unwrap(), on);
+    let expected = serde_json::json!({
+        "rand_augment": { "operations": 2, "magnitude": 9 }, "erasing": 0.25, "mixup": 0.5, "cutmix": 1.0,
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(json.as_object_mut().unwrap().remove(field).as_ref(), Some(value));
+    }
+    assert_eq!(json, off);
 }

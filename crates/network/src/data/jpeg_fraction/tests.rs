@@ -48,6 +48,10 @@ fn varied(jpeg_oversampling: f32) -> Augmentation {
         brightness: 0.0,
         saturation: 0.0,
         jpeg_oversampling,
+        rand_augment: None,
+        erasing: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::augment::{Augmentation, AugmentationSettings, plain_view};
+use crate::data::augment::{Augmentation, AugmentationSettings, RandAugment, plain_view};
 use crate::data::testing::npy;
 use crate::data::{Grey, Image, Images, PixelKind, Pixels, Preprocess};
 use base::random::rng_for;
@@ -170,6 +170,18 @@ fn training_keeps_all_rows_and_most_columns() {
         error.contains("augmentation.brightness: expected 0 for arrays, which have no colors"),
         "{error}"
     );
+    let operations = Some(RandAugment { operations: 2, magnitude: 9 });
+    let said = AugmentationSettings { rand_augment: operations, ..AugmentationSettings::default() };
+    let error = Augmentation::for_dataset(&set, said).expect_err("no bytes").to_string();
+    assert!(
+        error.contains("augmentation.rand_augment: expected none for arrays")
+            && error.contains("got 2 operations of magnitude 9"),
+        "{error}"
+    );
+    let said =
+        AugmentationSettings { erasing: Some(0.25), mixup: Some(0.2), ..AugmentationSettings::default() };
+    let augmentation = Augmentation::for_dataset(&set, said).expect("for arrays as well");
+    assert_eq!((augmentation.erasing, augmentation.mixup, augmentation.cutmix), (0.25, 0.2, 0.0));
 }
 
 /// Values far from those of pixels are neither rounded nor cut off, resized or not.
