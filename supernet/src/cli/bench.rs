@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base::timing::Spread;
 use command::{Common, Ending, data_form, data_help, read_archs, stop_flag, within};
@@ -9,7 +10,7 @@ use kernels::Backend;
 use serde_json::json;
 use space::{Extent, SearchSpace};
 use supernet::bench::{Bench, BenchReport, BenchSubject, LoadBench, Mode, bench, bench_fed, bench_loader};
-use supernet::train::Recipe;
+use supernet::train::{CostKind, Recipe, Teacher};
 
 use super::arguments::{Compute, Data, smaller_batch};
 use super::plan::Tried;
@@ -50,7 +51,7 @@ pub struct Arguments {
     batch: Option<usize>,
     /// Time the steps of each phase of this recipe on the images of --data, and the share of a step that is neither forward nor
     /// backward: waiting for images, drawing, losses, the optimizer
-    #[arg(long, value_name = "RECIPE", requires = "space", requires = "data", conflicts_with_all = ["arch", "mode"])]
+    #[arg(long, value_name = "RECIPE", requires = "space", requires = "data", conflicts_with_all = ["arch", "mode", "warmup", "profile"])]
     recipe: Option<String>,
     /// Timed steps
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = within(1..=1_000_000))]
@@ -101,15 +102,21 @@ struct Images {
     resolution: Extent,
 }
 
+/// Refuses a step of too many pixels.
+fn check_pixels(batch: usize, resolution: Extent) -> anyhow::Result<()> {
+    if batch * resolution.plane() > MOST_PIXELS {
+        anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels per step");
+    }
+    Ok(())
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
         if let (Some(recipe), Some(space)) = (&self.recipe, &self.space) {
-            return self.phases(&space::open(space)?, &recipe::open(recipe)?, &backend);
+            return self.phases(&space::open(space)?, &recipe::open("--recipe", recipe)?, &backend);
         }
-        if self.images().batch * self.images().resolution.plane() > MOST_PIXELS {
-            anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels per step");
-        }
+        check_pixels(self.images().batch, self.images().resolution)?;
         let Some(space) = &self.space else {
             let report = self.load()?;
             return self.print_loaded(&report);
@@ -178,10 +185,22 @@ impl Arguments {
         let dataset = data.look(&self.common, catalogue)?;
         let batch = smaller_batch(self.batch.unwrap_or(recipe.batch), &dataset);
         let recipe = recipe.with_batch(batch);
+        check_pixels(batch, space.greatest_resolution())?;
+        if recipe.cost() == Some(CostKind::Latency)
+            || recipe.phases.iter().any(|phase| phase.teacher == Teacher::File)
+        {
+            anyhow::bail!(
+                "--recipe {}: expected a recipe that needs no other files; try `supernet plan`",
+                recipe.name
+            );
+        }
         let (backend, profile) = recorded(backend, true);
         let tried = Tried { space, dataset, recipe, teacher: None, latency_table: None };
         let stop = stop_flag()?;
         let trials = tried.trial(&backend, self.steps, &stop, profile.as_ref())?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Ending::Interrupted);
+        }
         let document = json!({
             "phases": trials, "kernels": backend.name(), "gpu": backend.gpu(), "threads": rayon::current_num_threads(),
         });

@@ -21,6 +21,7 @@ use supernet::train::{
 use tracing::info;
 
 use super::arguments::{Compute, Data, smaller_batch};
+use super::memory::{self, Room};
 use super::profile::recorded;
 use super::recipe;
 
@@ -57,6 +58,8 @@ pub struct Arguments {
     steps: usize,
     #[command(flatten)]
     compute: Compute,
+    #[command(flatten)]
+    room: Room,
     #[command(flatten)]
     pub common: Common,
 }
@@ -101,7 +104,7 @@ impl Arguments {
             let arch = read_archs(&space, std::slice::from_ref(text)).context("--arch")?.remove(0);
             space = space.only(&arch)?;
         }
-        let recipe = recipe::open(&self.recipe)?.scaled(self.scale);
+        let recipe = recipe::open("RECIPE", &self.recipe)?.scaled(self.scale);
         let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
         let latency_table = self.latency_table.as_deref().map(LatencyTable::read).transpose()?.map(Arc::new);
         let catalogue = self.data.list()?;
@@ -117,12 +120,11 @@ impl Arguments {
             batch,
             resumed: false,
         };
-        let estimate =
-            MemoryEstimate::of_training(&training, counts)?.computed_in(backend.precision()).total();
+        let estimate = self.room.check(&MemoryEstimate::of_training(&training, counts)?, &backend)?;
         let (backend, profile) = recorded(&backend, false);
         let stop = stop_flag()?;
         let phases = recipe.suited_to(&space).phases.len();
-        info!("{} steps of each phase ...", self.steps);
+        info!("{}; {} steps of each phase ...", memory::in_words(estimate), self.steps);
         let trials = Tried { space, dataset, recipe, teacher, latency_table }.trial(
             &backend,
             self.steps,
@@ -151,7 +153,7 @@ impl Arguments {
             "threads": rayon::current_num_threads(),
             "gpu": backend.gpu(),
         });
-        Ok(self.common.print(&document, || {
+        self.common.print(&document, || {
             let mut text = format!(
                 "{:<14} {:>9} {:>14} {:>9} {:>17} {:>9}\n",
                 "phase", "steps", "sub-networks", "ms/step", "10 % to 90 %", "time"
@@ -178,12 +180,12 @@ impl Arguments {
             let peak = peak_rss_mb().map_or_else(String::new, |mb| format!(" ({mb:.0} MB in the trial)"));
             let _ = write!(
                 text,
-                "{} steps, about {}{hours}, about {} of memory{peak}; evaluations at the ends of phases not counted",
+                "{} steps, about {}{hours}, about {} of memory{peak}; evaluations, and validations within phases, are not counted",
                 grouped(steps),
                 duration(seconds),
                 readable(estimate)
             );
             text
-        })?)
+        })
     }
 }

@@ -57,12 +57,12 @@ pub fn defaults() -> String {
     )
 }
 
-/// Opens the recipe of `--recipe`.
-pub fn open(given: &str) -> anyhow::Result<Recipe> {
+/// Opens a recipe; `argument` names where it was given.
+pub fn open(argument: &str, given: &str) -> anyhow::Result<Recipe> {
     if !Recipe::names().any(|name| name == given) {
         // an unreadable file and an invalid recipe get different errors
         Recipe::text_of(given)
-            .with_context(|| format!("--recipe: give {}", forms("the path of a TOML file")))?;
+            .with_context(|| format!("{argument}: give {}", forms("the path of a TOML file")))?;
     }
     Ok(Recipe::open(given)?)
 }

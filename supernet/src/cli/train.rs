@@ -162,6 +162,7 @@ impl Arguments {
         };
         let mut trainer = Trainer::of(task, folder, config)?;
         drop(start);
+        self.check_recipe(&trainer)?;
         if self.keep_checkpoints {
             trainer = trainer.keeping_checkpoints();
         }
@@ -200,6 +201,17 @@ impl Arguments {
         Ok((space, start.only(&of, &arch, backend)?))
     }
 
+    /// Refuses to continue by a built-in recipe that is another than the run's of that name: its file must be given.
+    fn check_recipe(&self, trainer: &Trainer) -> anyhow::Result<()> {
+        match trainer.resumed().and_then(|resumed| resumed.other_plan.as_ref()) {
+            Some(change) if self.recipe.is_none() => anyhow::bail!(
+                "--recipe: expected the run's recipe, because the plan is another now ({change}); give the name or the file \
+                 that the run was started with"
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The latency table, after a check that the recipe needs it and that it fits the space.
     fn latency_table(
         &self,
@@ -207,7 +219,11 @@ impl Arguments {
         space: &SearchSpace,
     ) -> anyhow::Result<Option<Arc<LatencyTable>>> {
         let table = self.latency_table.as_deref().map(LatencyTable::read).transpose()?.map(Arc::new);
-        CostAxis::for_kind(recipe.suited_to(space).cost(), table.clone(), space)?;
+        let cost = CostAxis::for_kind(recipe.suited_to(space).cost(), table.clone(), space);
+        match &self.latency_table {
+            Some(path) => cost.with_context(|| format!("--latency-table {}", path.display()))?,
+            None => cost?,
+        };
         Ok(table)
     }
 
@@ -229,10 +245,15 @@ impl Arguments {
 
     /// The recipe: that of --recipe, that of the run to resume, or the default for the space and this number of images.
     fn recipe(&self, space: &SearchSpace, images: usize) -> anyhow::Result<Recipe> {
-        let of_run = || RunFolder::recipe_of(&self.out).filter(|_| self.resume);
-        let recipe = match self.recipe.clone().or_else(of_run) {
-            Some(given) => recipe::open(&given)?,
-            None => {
+        let of_run = RunFolder::recipe_of(&self.out).filter(|_| self.resume);
+        let recipe = match (&self.recipe, of_run) {
+            (Some(given), _) => recipe::open("--recipe", given)?,
+            (None, Some(of_run)) if Recipe::names().any(|name| name == of_run) => Recipe::open(&of_run)?,
+            (None, Some(of_run)) => anyhow::bail!(
+                "--recipe: expected the file of the recipe {of_run}, which the run in {} follows",
+                self.out.display()
+            ),
+            (None, None) => {
                 let default = Recipe::default_for(space, images);
                 info!("recipe {}: {}", default.name, default.about);
                 Recipe::open(default.name)?

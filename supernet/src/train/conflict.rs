@@ -46,9 +46,9 @@ struct Products {
 }
 
 impl Products {
-    /// Of values where `other` is not 0: a smaller network's gradient is 0 where it does not use the weights.
+    /// Of values where neither is 0: a network's gradient is 0 where it does not use the weights.
     fn of(one: &[f32], other: &[f32]) -> Self {
-        let shared = one.iter().zip(other).filter(|(_, other)| **other != 0.0);
+        let shared = one.iter().zip(other).filter(|(one, other)| **one != 0.0 && **other != 0.0);
         shared.fold(Self::default(), |sum, (one, other)| {
             let [one, other] = [one, other].map(|value| f64::from(*value));
             Self { both: sum.both + one * other, one: sum.one + one * one, other: sum.other + other * other }
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn the_cosine_is_that_of_the_shared_values() {
-        let one = [1.0, 2.0, 3.0, 4.0];
-        let other = [2.0, 0.0, 0.0, -1.0];
+        let one = [1.0, 2.0, 0.0, 4.0];
+        let other = [2.0, 0.0, 3.0, -1.0];
         // (1 * 2 - 4 * 1) / (|(1, 4)| |(2, -1)|)
         let expected = -2.0 / (17.0f64 * 5.0).sqrt();
         assert!((Products::of(&one, &other).cosine() - expected).abs() < 1e-12);

@@ -42,10 +42,9 @@ impl CostAxis {
         match (kind, table) {
             (None | Some(CostKind::Macs), None) => Ok(Self::Macs),
             (None | Some(CostKind::Macs), Some(_)) => {
-                let expected = "a recipe that draws by latency";
-                Err(Error::invalid("latency table", "recipe", expected, "one that does not").and_then_do(
-                    "leave the table out, or put by = \"latency\" into the phase's attentive draw",
-                ))
+                let expected = "a recipe that draws by latency, and a space with something to draw";
+                let advice = "leave the table out; attentive draws with by = \"latency\" need it";
+                Err(Error::invalid("recipe", "draws", expected, "others").and_then_do(advice))
             }
             (Some(CostKind::Latency), None) => {
                 let expected = "one, because the recipe draws sub-networks by latency";
@@ -81,6 +80,50 @@ impl CostAxis {
         match self {
             Self::Macs => Ok(cost(&space.lower(arch)?).macs as f64),
             Self::Latency(table) => Ok(table.latency(space, arch)?.us),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use latency::testing::made_up;
+    use space::{preset, sampler};
+
+    #[test]
+    fn latencies_are_those_of_the_table() {
+        let space = preset("tiny").expect("a preset");
+        let table = Arc::new(made_up(&space));
+        let axis = CostAxis::for_kind(Some(CostKind::Latency), Some(table.clone()), &space).expect("covered");
+        let arch = sampler::largest(&space);
+        let rows: f64 = space
+            .lower(&arch)
+            .expect("in the space")
+            .iter()
+            .map(|layer| table.layer(layer).expect("a row").us)
+            .sum();
+        assert!((axis.of(&space, &arch).expect("known") - rows).abs() < 1e-9 * rows);
+        assert_eq!(axis.table_hash(), Some(table.hash()));
+        let macs = CostAxis::for_kind(Some(CostKind::Macs), None, &space).expect("no table");
+        assert_eq!(
+            macs.of(&space, &arch).expect("known"),
+            cost(&space.lower(&arch).expect("lowered")).macs as f64
+        );
+        assert_eq!(macs.table_hash(), None);
+    }
+
+    #[test]
+    fn a_table_is_given_where_it_is_needed_and_covers_the_space() {
+        let [tiny, fashion] = ["tiny", "fashion"].map(|name| preset(name).expect("a preset"));
+        let table = || Some(Arc::new(made_up(&tiny)));
+        for (kind, table, space, part) in [
+            (Some(CostKind::Latency), None, &tiny, "latency table: expected one, because the recipe draws"),
+            (Some(CostKind::Macs), table(), &tiny, "draws: expected a recipe that draws by latency"),
+            (None, table(), &tiny, "leave the table out"),
+            (Some(CostKind::Latency), table(), &fashion, "measure the space on the device: extract measure"),
+        ] {
+            let error = CostAxis::for_kind(kind, table, space).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 }

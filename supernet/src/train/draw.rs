@@ -154,7 +154,7 @@ impl<'a> Bins<'a> {
         Ok((((cost - self.least) / self.width) as usize).min(self.count - 1))
     }
 
-    /// A random network, and others of its bin: as many as are found.
+    /// A random network, and different ones of its bin: as many as are found.
     fn candidates(&self, count: usize, rng: &mut ChaCha8Rng) -> Result<Vec<Arch>> {
         let first = sampler::random(self.from.allowed, rng);
         let bin = self.bin(&first)?;
@@ -162,7 +162,7 @@ impl<'a> Bins<'a> {
         for _ in 1..count {
             for _ in 0..TRIES {
                 let arch = sampler::random(self.from.allowed, rng);
-                if self.bin(&arch)? == bin {
+                if !archs.contains(&arch) && self.bin(&arch)? == bin {
                     archs.push(arch);
                     break;
                 }
@@ -227,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_space_of_one_network_has_one_bin() {
+    fn a_space_of_one_network_has_one_candidate() {
         let space = preset("fashion").expect("a preset");
         let only = space.only(&sampler::largest(&space)).expect("in the space");
         let attentive =
             Attentive { networks: 1, candidates: 2, keep: Keep::Best, bins: 5, by: CostKind::Macs };
         let drawn = drawn(&[Draw::Attentive(attentive)], &only, 1, 1);
-        assert_eq!(drawn[0].archs.len(), 2);
+        assert_eq!(drawn[0].archs, [sampler::largest(&only)]);
     }
 }

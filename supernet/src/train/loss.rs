@@ -26,7 +26,7 @@ pub struct Target<'a> {
     pub class_weights: Option<&'a [f64]>,
     /// How the teacher's logits and the labels count.
     pub distillation: Distillation,
-    /// Factor of the gradient: the share of these images in a step.
+    /// Share of these images in a step: the factor of the gradient, not of the loss that is read.
     pub share: f32,
 }
 
@@ -47,10 +47,14 @@ impl Default for Target<'_> {
 
 /// A mean loss over a batch, which a GPU may still be computing.
 #[derive(Clone, Debug)]
-pub struct Loss(Value);
+pub struct Loss {
+    value: Computed,
+    /// Share of the images in a step, which the value is multiplied by.
+    share: f32,
+}
 
 #[derive(Clone, Debug)]
-enum Value {
+enum Computed {
     Known(f32),
     /// The loss of each image, on a GPU.
     Pending(Tensor),
@@ -62,9 +66,15 @@ impl Loss {
     /// # Errors
     /// If the computation failed.
     pub fn read(&self) -> Result<f32> {
-        match &self.0 {
-            Value::Known(loss) => Ok(*loss),
-            Value::Pending(losses) => {
+        Ok(self.value.read()? / self.share)
+    }
+}
+
+impl Computed {
+    fn read(&self) -> Result<f32> {
+        match self {
+            Self::Known(loss) => Ok(*loss),
+            Self::Pending(losses) => {
                 let losses = losses.to_vec1::<f32>()?;
                 let sum: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
                 Ok((sum / losses.len() as f64) as f32)
@@ -74,12 +84,12 @@ impl Loss {
 
     /// The sum of two losses of the same images.
     fn plus(self, other: Self, backend: &Backend) -> Result<Self> {
-        match (&self.0, &other.0) {
-            (Value::Pending(losses), Value::Pending(added)) => {
+        match (&self, &other) {
+            (Self::Pending(losses), Self::Pending(added)) => {
                 backend.add_assign(losses, added)?;
                 Ok(self)
             }
-            _ => Ok(Self(Value::Known(self.read()? + other.read()?))),
+            _ => Ok(Self::Known(self.read()? + other.read()?)),
         }
     }
 }
@@ -97,17 +107,23 @@ impl Loss {
 /// # Errors
 /// If the sizes do not fit or a label is not a class.
 pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss, Tensor)> {
+    let backend = &backend.for_layer("loss");
     check(logits, target.labels, target)?;
-    let Some(Partners { classes, share }) = target.partners else {
-        return loss_of_labels(logits, target, scales_of(target, 1.0), backend);
+    let of_step = f64::from(target.share);
+    let (value, gradient) = match target.partners {
+        None => loss_of_labels(logits, target, scales_of(target, of_step), backend)?,
+        Some(Partners { classes, share }) => {
+            check(logits, classes, target)?;
+            let own_share = of_step * f64::from(*share);
+            let (own, gradient) = loss_of_labels(logits, target, scales_of(target, own_share), backend)?;
+            let target = &Target { labels: classes, ..*target };
+            let scales = scales_of(target, of_step - own_share);
+            let (partners, added) = loss_of_labels(logits, target, scales, backend)?;
+            backend.add_assign(&gradient, &added)?;
+            (own.plus(partners, backend)?, gradient)
+        }
     };
-    check(logits, classes, target)?;
-    let share = f64::from(*share);
-    let (own, gradient) = loss_of_labels(logits, target, scales_of(target, share), backend)?;
-    let target = &Target { labels: classes, ..*target };
-    let (partners, added) = loss_of_labels(logits, target, scales_of(target, 1.0 - share), backend)?;
-    backend.add_assign(&gradient, &added)?;
-    Ok((own.plus(partners, backend)?, gradient))
+    Ok((Loss { value, share: target.share }, gradient))
 }
 
 /// Checks that a target fits the logits.
@@ -147,7 +163,7 @@ fn loss_of_labels(
     target: &Target,
     scales: Option<Vec<f64>>,
     backend: &Backend,
-) -> Result<(Loss, Tensor)> {
+) -> Result<(Computed, Tensor)> {
     let Target { labels, smoothing, teacher, distillation, .. } = *target;
     // without a teacher there is nothing but the labels to learn from
     let hard_weight = match distillation {
@@ -163,7 +179,7 @@ fn loss_of_labels(
     if let Some(CrossEntropy { losses, gradient }) =
         backend.cross_entropy(logits, hard, teacher, rounded.as_deref())?
     {
-        return Ok((Loss(Value::Pending(losses)), gradient));
+        return Ok((Computed::Pending(losses), gradient));
     }
     let (images, classes) = logits.dims2()?;
     let teacher = teacher.map(Tensor::to_vec2::<f32>).transpose()?;
@@ -186,11 +202,11 @@ fn loss_of_labels(
         }
     }
     let gradient = Tensor::from_vec(gradient, (images, classes), &Device::Cpu)?;
-    Ok((Loss(Value::Known((total / images as f64) as f32)), gradient))
+    Ok((Computed::Known((total / images as f64) as f32), gradient))
 }
 
 /// The mean divergence from the teacher, and its gradient. A GPU is waited for: its logits are read.
-fn divergence_loss(logits: &Tensor, teacher: &Tensor, scales: Option<&[f64]>) -> Result<(Loss, Tensor)> {
+fn divergence_loss(logits: &Tensor, teacher: &Tensor, scales: Option<&[f64]>) -> Result<(Computed, Tensor)> {
     let (images, classes) = logits.dims2()?;
     let teacher = teacher.to_vec2::<f32>()?;
     let mut gradient = Vec::with_capacity(images * classes);
@@ -202,7 +218,7 @@ fn divergence_loss(logits: &Tensor, teacher: &Tensor, scales: Option<&[f64]>) ->
         gradient.extend(slopes.iter().map(|slope| (scale * slope / images as f64) as f32));
     }
     let gradient = Tensor::from_vec(gradient, (images, classes), &Device::Cpu)?.to_device(logits.device())?;
-    Ok((Loss(Value::Known((total / images as f64) as f32)), gradient))
+    Ok((Computed::Known((total / images as f64) as f32), gradient))
 }
 
 fn log_softmax(row: &[f32]) -> Vec<f64> {

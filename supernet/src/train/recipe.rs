@@ -257,10 +257,14 @@ impl Recipe {
         scaled
     }
 
-    /// The recipe with this number of images per step; a plan scales its learning rates in proportion.
+    /// The recipe with this number of images per step; a plan scales its learning rates in proportion. A batch that is computed
+    /// in parts stays so: in as few equal parts as are no larger than before.
     #[must_use]
     pub fn with_batch(&self, batch: usize) -> Self {
-        Self { batch, ..self.clone() }
+        let most = self.batch / self.accumulation;
+        let parts = (1..=batch).find(|parts| batch.is_multiple_of(*parts) && batch / parts <= most);
+        let accumulation = if self.accumulation == 1 { 1 } else { parts.unwrap_or(1) };
+        Self { batch, accumulation, ..self.clone() }
     }
 
     /// The recipe with this learning rate in the first phase that trains the whole network (after warm-up, at the

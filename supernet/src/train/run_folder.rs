@@ -15,7 +15,6 @@ use super::events::{Events, Points};
 use super::history::{Begun, Difference, History, OPTIMIZER, first_difference};
 use super::log_file;
 use super::plan::hash_of;
-use super::recipe::Recipe;
 use super::record::LogLine;
 use crate::error::{Error, Result};
 
@@ -64,12 +63,11 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Name of a built-in recipe that the run in a folder follows, if its plan names one.
+    /// Name of the recipe that the run in a folder follows, if there is a plan.
     pub fn recipe_of(path: &Path) -> Option<String> {
         let text = file::read_text(&path.join("plan.json")).ok()?;
         let document: Value = serde_json::from_str(&text).ok()?;
-        let name = document.pointer("/plan/recipe")?.as_str()?;
-        Recipe::names().find(|known| *known == name).map(str::to_string)
+        document.pointer("/plan/recipe")?.as_str().map(str::to_string)
     }
 
     /// Path of the folder.

@@ -76,7 +76,6 @@ pub(super) fn learn(
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
     let (loss, dlogits) = loss(&logits, target, backend)?;
-    let dlogits = if target.share == 1.0 { dlogits } else { (dlogits * f64::from(target.share))? };
     network.backward(&dlogits, tape)?;
     Ok(Learned { loss, logits })
 }

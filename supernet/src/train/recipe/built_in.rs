@@ -40,7 +40,7 @@ pub(super) const BUILT_IN: [BuiltIn; 6] = [
     },
     BuiltIn {
         name: "once-for-all",
-        about: "progressive shrinking exactly as its authors train it, for comparison",
+        about: "progressive shrinking as its authors train it on images, for comparison; opens no choice of operators",
         text: include_str!("../../../recipes/once-for-all.toml"),
     },
 ];

@@ -151,6 +151,16 @@ fn batch_and_rate_can_be_chosen() {
 }
 
 #[test]
+fn attentive_draws_compare_by_one_cost() {
+    let text = Recipe::text_of("attentive").expect("built in");
+    let second =
+        text[text.find("[[phases]]").expect("a phase")..].replace("bins = 20", "bins = 20, by = \"latency\"");
+    let second = second.replace("name = \"attentive\"", "name = \"second\"");
+    let error = Recipe::from_toml("r.toml", &format!("{text}\n{second}")).expect_err("two costs").to_string();
+    assert!(error.contains("draw.attentive.by: expected the same in all phases, got several"), "{error}");
+}
+
+#[test]
 fn the_default_depends_on_space_and_images() {
     let [few, many] = Recipe::defaults();
     let space = preset("fashion").expect("a preset");

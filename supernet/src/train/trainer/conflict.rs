@@ -1,5 +1,6 @@
 //! The report on conflicts between sub-networks, within a phase and at its end.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use base::random::rng_for;
@@ -51,7 +52,9 @@ impl Trainer {
         let phase = &self.plan.phases[index].phase;
         let allowed = phase.allowed.of(&self.space);
         let side = allowed.greatest_resolution();
-        let Batch { inputs, targets } = self.loader()?.batch_at(self.step, side)?.on(&self.config.backend)?;
+        let batch = self.loader()?.batch_at(self.step, side)?.on(&self.config.backend)?;
+        // no more images at once than in a step
+        let Batch { inputs, targets } = batch.part(0, batch.len() / self.plan.accumulation)?;
         let target = Target {
             labels: targets.classes(),
             partners: targets.partners(),
@@ -88,7 +91,8 @@ fn stratified(allowed: &SearchSpace, seed: u64) -> Result<Vec<Arch>> {
     let mut archs = vec![sampler::smallest(allowed).at(side)];
     archs.extend((0..BETWEEN).map(|share| drawn[share * DRAWN + DRAWN / 2].1.clone()));
     archs.push(sampler::largest(allowed).at(side));
-    archs.dedup();
+    let mut seen = HashSet::new();
+    archs.retain(|arch| seen.insert(arch.clone()));
     Ok(archs)
 }
 

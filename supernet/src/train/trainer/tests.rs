@@ -6,7 +6,8 @@ use space::preset;
 
 use super::*;
 use crate::train::testing::{digits, model};
-use crate::train::{Dropout, OptimizerSettings, Recipe};
+use crate::train::{Dropout, OptimizerSettings, Recipe, Student, Teacher};
+use candle_core::Tensor;
 
 mod fields;
 

@@ -14,7 +14,7 @@ use crate::train::plan::PlannedPhase;
 const UNTIMED: u64 = 2;
 
 /// Kinds of layers in a profile that are neither forward nor backward.
-const BESIDE: [&str; 2] = ["optimizer", "average"];
+const BESIDE: [&str; 3] = ["loss", "optimizer", "average"];
 
 /// The timed steps of one phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,6 +32,13 @@ pub struct PhaseTrial {
     pub passes_ms: Option<f64>,
     /// Seconds of processor time per step, of all threads, if the system reports it.
     pub cpu_seconds: Option<f64>,
+}
+
+/// How a phase is tried.
+struct Tries<'a> {
+    steps: u64,
+    stop: &'a AtomicBool,
+    profile: Option<&'a Profile>,
 }
 
 impl PhaseTrial {
@@ -52,9 +59,8 @@ impl PhaseTrial {
 }
 
 impl Trainer {
-    /// Takes this many steps at the beginning of each phase, each phase with the weights that the one before left; `stop` leaves
-    /// out the remaining phases. `profile` is that of the backend, if kernels are recorded. Nothing is saved, and the
-    /// weights are of no use afterwards.
+    /// Takes this many steps at the beginning of each phase, at a rate of 0, so that no trial diverges; `stop` leaves out the
+    /// phase that is tried and those after it. `profile` is that of the backend, if kernels are recorded. Nothing is saved.
     ///
     /// # Errors
     /// If a step fails.
@@ -67,10 +73,10 @@ impl Trainer {
         let phases = self.plan.phases.clone();
         let mut trials = Vec::with_capacity(phases.len());
         for (index, phase) in phases.into_iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                break;
+            match self.phase_trial(index, phase, &Tries { steps, stop, profile })? {
+                Some(trial) => trials.push(trial),
+                None => break,
             }
-            trials.push(self.phase_trial(index, phase, steps, profile)?);
         }
         Ok(trials)
     }
@@ -79,9 +85,9 @@ impl Trainer {
         &mut self,
         index: usize,
         phase: PlannedPhase,
-        steps: u64,
-        profile: Option<&Profile>,
-    ) -> Result<PhaseTrial> {
+        tries: &Tries,
+    ) -> Result<Option<PhaseTrial>> {
+        let Tries { steps, stop, profile } = *tries;
         self.step = phase.first_step;
         self.enter(index, &phase)?;
         let mut batches = self.batches()?;
@@ -90,6 +96,9 @@ impl Trainer {
         let mut cpu_before = None;
         let mut watch = Stopwatch::start();
         for step in 0..UNTIMED + steps {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             if step == UNTIMED {
                 profile.iter().for_each(|profile| profile.clear());
                 cpu_before = cpu_seconds();
@@ -98,7 +107,7 @@ impl Trainer {
             let waiting = Stopwatch::start();
             let batch = batches.next()?;
             let waited = waiting.elapsed_ms();
-            let record = self.take_step(&phase, &batch, &mut watch)?;
+            let record = self.take_step_at(0.0, &phase, &batch, &mut watch)?;
             if step >= UNTIMED {
                 times.push(record.ms);
                 waiting_ms += waited;
@@ -109,13 +118,13 @@ impl Trainer {
             let rows = profile.rows().into_iter().filter(|row| !BESIDE.contains(&row.layer));
             rows.map(|row| row.ms).sum::<f64>() / steps as f64
         });
-        Ok(PhaseTrial {
+        Ok(Some(PhaseTrial {
             phase,
             step_ms: Spread::of(&times),
             mean_ms: times.iter().sum::<f64>() / steps as f64,
             waiting_ms: waiting_ms / steps as f64,
             passes_ms,
             cpu_seconds: cpu,
-        })
+        }))
     }
 }

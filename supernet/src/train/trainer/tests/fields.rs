@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::loss::loss;
-use crate::train::{Attentive, CostKind, Draw, Keep};
+use crate::train::{Attentive, CostKind, Draw, Keep, Target, ValidationSettings};
 
 fn values(weights: &SharedWeights) -> Vec<f32> {
     weights.arena().values().to_vec1::<f32>().expect("f32 on the CPU")
@@ -114,6 +114,27 @@ fn the_best_or_the_worst_candidate_is_trained() {
 #[test]
 fn a_run_with_all_of_them_that_is_stopped_ends_with_the_same_bytes() {
     assert_stops_change_nothing(&with_everything(), None, &[1, 2, 2]);
+}
+
+#[test]
+fn so_does_one_by_adamw_whose_phases_are_validated() {
+    let validation = ValidationSettings {
+        every_epochs: 0.03125,
+        images: Some(100),
+        subnetworks: crate::train::Validated::Corners,
+        patience: None,
+    };
+    let recipe = Recipe { ema_decay: Some(0.9), validation: Some(validation), ..adamw(0.002) };
+    assert_stops_change_nothing(&recipe, None, &[1, 2, 2]);
+}
+
+#[test]
+fn a_smaller_batch_keeps_the_size_of_its_parts() {
+    let recipe = Recipe { accumulation: 4, ..recipe(0.1) };
+    let parts = |batch| recipe.with_batch(batch).accumulation;
+    // parts of at most 8 images
+    assert_eq!([32, 64, 30, 5, 7, 11].map(parts), [4, 8, 5, 1, 1, 11]);
+    assert_eq!(super::recipe(0.1).with_batch(30).accumulation, 1);
 }
 
 #[test]
