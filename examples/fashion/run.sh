@@ -23,7 +23,7 @@ scale=${2:-0.25}
 small=r28:k3e3,k3e3/k3e3,k3e3
 middle=r28:k5e4,k5e4,k5e4/k5e4,k5e4,k5e4
 
-"$supernet" train --space fashion --data "$data" --out run --scale "$scale" --resume
+"$supernet" train --space fashion --data "$data" --out run --recipe progressive --scale "$scale" --resume
 "$supernet" sample --supernet run/supernet.safetensors --data "$data" --count 400 --seed 1 --out accuracy.jsonl
 "$extract" fit --accuracy accuracy.jsonl --out estimator.safetensors --json >fit.json
 
@@ -38,7 +38,7 @@ mapfile -t archs <archs
 
 # The recipe's first phase has 180 epochs; a ninth of them are 20.
 alone() { # NAME ARCH
-    "$supernet" train --space fashion --arch "$2" --data "$data" --out "$1" --scale 0.1111111 --resume
+    "$supernet" train --space fashion --arch "$2" --data "$data" --out "$1" --recipe progressive --scale 0.1111111 --resume
     "$supernet" eval --supernet "$1/supernet.safetensors" --data "$data" --split test --arch largest --json >"$1.json"
 }
 alone small $small

@@ -16,8 +16,8 @@ use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::agreement::{apart, diamond, of_layer, of_layers, of_network};
 use supernet::train::{
-    Observer, OptimizerSettings, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, Target,
-    TrainConfig, Trainer, loss,
+    Distillation, Observer, OptimizerSettings, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord,
+    Target, TrainConfig, Trainer, loss,
 };
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -59,10 +59,11 @@ fn losses_of_mixtures() {
     let partners = Partners { classes: vec![1, 0], share: 0.7 };
     let labels = &[2, 0];
     for teacher in [None, Some(&teacher)] {
-        for class_weights in [None, Some(&[0.5, 1.0, 4.0][..])] {
+        for (class_weights, share) in [(None, 1.0), (Some(&[0.5, 1.0, 4.0][..]), 1.0), (None, 0.25)] {
             let partners = Some(&partners);
-            let target =
-                Target { labels, partners, smoothing: 0.1, teacher, class_weights, ..Target::default() };
+            let distillation = Distillation::Added;
+            let smoothing = 0.1;
+            let target = Target { labels, partners, smoothing, teacher, class_weights, distillation, share };
             let value = |backend: &Backend| {
                 let (loss, gradient) = loss(&logits, &target, backend).expect("sizes fit");
                 (loss.read().expect("computed"), flat(&gradient))
@@ -210,7 +211,7 @@ fn train_by(recipe: &Recipe, folder: &Path, backend: &Backend, steps: usize) -> 
     (outcome, losses.seen)
 }
 
-/// Training by AdamW, whose state goes from one backend to the other and back. Rounding moves weights with a slope
+/// Training by AdamW with an average of the weights and batches in parts, whose state goes from one backend to the other and back. Rounding moves weights with a slope
 /// near 0 either way, unless epsilon is above the slope.
 #[test]
 fn trainings_by_adamw_follow_the_cpu() {
@@ -221,6 +222,7 @@ fn trainings_by_adamw_follow_the_cpu() {
     let mut recipe = Recipe { optimizer, weight_decay: 0.01, ..Recipe::progressive().scaled(0.002) };
     recipe.phases.drain(1..recipe.phases.len() - 1);
     recipe.phases.iter_mut().for_each(|phase| phase.lr = 0.032);
+    (recipe.ema_decay, recipe.accumulation) = (Some(0.9), 2);
     let cpu = Backend::detect();
     let all = usize::MAX;
     let (outcome, expected) = train_by(&recipe, &at("cpu"), &cpu, all);

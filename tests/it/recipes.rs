@@ -17,7 +17,7 @@ fn what_recipe_prints_is_what_train_reads() {
     let at = folder.path();
     assert_eq!(
         json("supernet", at, "recipe --list")["recipes"],
-        serde_json::json!(["progressive", "sandwich", "alphanet"])
+        serde_json::json!(["progressive", "sandwich", "alphanet", "attentive", "shrinking", "once-for-all"])
     );
     let text = run("supernet", at, "recipe progressive --toml").stdout;
     write_file(at.join("mine.toml"), &text);
@@ -35,7 +35,7 @@ fn what_recipe_prints_is_what_train_reads() {
         at,
         "recipe nothing",
         1,
-        "nothing: expected a recipe (progressive, sandwich, alphanet) or a TOML file",
+        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all) or a TOML file",
     );
 }
 
@@ -132,4 +132,102 @@ fn a_teacher_is_given_where_the_recipe_asks_for_one() {
     let other = "first/teacher.safetensors";
     assert_fails("supernet", at, &format!("{taught} {other} --resume"), 1, "plan.teacher: expected \"");
     json("supernet", at, &format!("{taught} first --resume"));
+}
+
+#[test]
+fn what_a_training_takes_is_shown_before_it() {
+    let folder = scratch();
+    let at = folder.path();
+    let document = json("supernet", at, "plan sandwich --space tiny --data digits --scale 0.1 --steps 2");
+    let phase = &document["phases"][0];
+    assert_eq!((&phase["phase"]["name"], &phase["phase"]["subnetworks"]), (&"sandwich".into(), &4.into()));
+    let seconds = document["seconds"].as_f64().expect("a number");
+    let steps = phase["phase"]["steps"].as_f64().expect("a number");
+    let per_step = phase["mean_ms"].as_f64().expect("a number");
+    assert!((seconds - steps * per_step / 1e3).abs() < 1e-6 * seconds, "{document}");
+    assert!(document["estimated_memory_mb"].as_f64().is_some_and(|megabytes| megabytes > 1.0));
+    assert_eq!(document["gpu_hours"], Value::Null);
+    let said = String::from_utf8(
+        run("supernet", at, "plan progressive --space tiny --data digits --arch largest --steps 1").stdout,
+    );
+    assert!(said.expect("text").contains("evaluations, and validations within phases, are not counted"));
+    let refused = "plan sandwich --space tiny --data digits --batch 1000 --steps 1 --latency-table none.json";
+    assert_fails("supernet", at, refused, 1, "none.json");
+    assert_fails("supernet", at, "plan sandwhich --space tiny --data digits", 1, "RECIPE: give ");
+    let left: Vec<_> = std::fs::read_dir(at).expect("a folder").collect();
+    assert!(left.is_empty(), "nothing is left of a trial: {left:?}");
+}
+
+#[test]
+fn the_steps_of_a_recipe_are_timed_by_phase() {
+    let folder = scratch();
+    let at = folder.path();
+    let bench = "bench --space tiny --data digits --steps 3 --recipe";
+    let document = json("supernet", at, &format!("{bench} progressive"));
+    let phases = document["phases"].as_array().expect("phases");
+    assert_eq!(phases.len(), 6);
+    for phase in phases {
+        let [mean, passes] = ["mean_ms", "passes_ms"].map(|key| phase[key].as_f64().expect("a number"));
+        assert!(0.0 < passes && passes < mean, "{phase}");
+    }
+    write_file(at.join("taught.toml"), &by_file());
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{bench} taught.toml"),
+        1,
+        "needs no other files; try `supernet plan`",
+    );
+    assert_fails("supernet", at, &format!("{bench} sandwich --profile"), 2, "cannot be used with");
+    assert_fails("supernet", at, "bench --space tiny", 2, "--resolution");
+}
+
+/// The sandwich rule, taught by a file.
+fn by_file() -> Vec<u8> {
+    let text = supernet::train::Recipe::text_of("sandwich").expect("built in");
+    text.replace("teacher = \"first\"", "teacher = \"file\"").into_bytes()
+}
+
+#[test]
+fn training_attends_to_the_latencies_of_a_device() {
+    let folder = scratch();
+    let at = folder.path();
+    let table = pipeline().join("table.json");
+    let text = supernet::train::Recipe::text_of("attentive").expect("built in");
+    write_file(at.join("device.toml"), text.replace("bins = 20", "bins = 20, by = \"latency\"").as_bytes());
+    let train = "train --space tiny --data digits --scale 0.002 --recipe device.toml";
+    assert_fails("supernet", at, &format!("{train} --out none"), 1, "give --latency-table");
+    let given = format!("{train} --latency-table {}", table.display());
+    json("supernet", at, &format!("{given} --out run"));
+    let hash = plan(at, "run")["latency_table"].as_str().expect("a hash").to_string();
+    assert_eq!(hash, extract::latency::LatencyTable::read(&table).expect("a table").hash());
+    let macs = given.replace("device.toml", "attentive");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{macs} --out other"),
+        1,
+        "expected a recipe that draws by latency",
+    );
+    let wide = given.replace("--space tiny", "--space tiny-resnet");
+    assert_fails("supernet", at, &format!("{wide} --out wide"), 1, "--latency-table ");
+}
+
+#[test]
+fn a_run_goes_on_by_its_own_recipe() {
+    let folder = scratch();
+    let at = folder.path();
+    let train = "train --space tiny --data digits --scale 0.004 --out run";
+    json("supernet", at, &format!("{train} --recipe sandwich"));
+    json("supernet", at, &format!("{train} --resume"));
+    // the same name, other rates
+    let text = supernet::train::Recipe::text_of("sandwich").expect("built in");
+    write_file(at.join("mine.toml"), text.replace("lr = 1.3", "lr = 1.0").as_bytes());
+    json("supernet", at, &format!("{} --recipe mine.toml", train.replace("run", "mine")));
+    let resume = format!("{} --resume", train.replace("run", "mine"));
+    assert_fails("supernet", at, &resume, 1, "mine");
+    write_file(at.join("named.toml"), text.replace("name = \"sandwich\"", "name = \"named\"").as_bytes());
+    json("supernet", at, &format!("{} --recipe named.toml", train.replace("run", "named")));
+    let resume = format!("{} --resume", train.replace("run", "named"));
+    assert_fails("supernet", at, &resume, 1, "--recipe: expected the file of the recipe named");
 }
