@@ -170,7 +170,7 @@ fn the_steps_of_a_recipe_are_timed_by_phase() {
         let [mean, passes] = ["mean_ms", "passes_ms"].map(|key| phase[key].as_f64().expect("a number"));
         assert!(0.0 < passes && passes < mean, "{phase}");
     }
-    write_file(at.join("taught.toml"), &by_file());
+    write_file(at.join("taught.toml"), by_file());
     assert_fails(
         "supernet",
         at,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use command::{Common, Ending, grouped, print_lines};
+use command::{Common, Ending, print_lines};
 use network::data::{AugmentationSettings, RandAugment};
 use serde_json::json;
 use space::KINDS;
@@ -44,17 +44,6 @@ Recipes that come with the tool:"
 pub fn forms(file: &str) -> String {
     let names: Vec<_> = Recipe::names().map(|name| format!("`{name}`")).collect();
     format!("{} or {file}", names.join(", "))
-}
-
-/// The default recipes in words.
-pub fn defaults() -> String {
-    let [few, many] = Recipe::defaults();
-    format!(
-        "{} below {} training images, {} from there on",
-        few.name,
-        grouped(Recipe::MANY_IMAGES as u64),
-        many.name
-    )
 }
 
 /// Opens a recipe; `argument` names where it was given.

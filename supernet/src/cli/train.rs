@@ -109,9 +109,9 @@ pub struct Arguments {
 
 fn recipe_help() -> String {
     let forms = recipe::forms("a TOML file");
+    let name = Recipe::names().next().unwrap_or_default();
     format!(
-        "{forms} (`supernet recipe sandwich --toml` prints one to start from) [default: {}; with --resume the run's own]",
-        recipe::defaults()
+        "{forms} (`supernet recipe {name} --toml` prints one to start from) [default: {name}; with --resume the run's own]"
     )
 }
 
@@ -132,11 +132,11 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
         let (space, start) = self.space_and_start(&backend)?;
-        let catalogue = self.data.list()?;
-        let space = start.space_for(space, catalogue.classes().len())?;
-        let recipe = self.recipe(&space, catalogue.counts().train)?;
+        let recipe = self.recipe()?;
         // an impossible rate is refused before anything is created
         self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
+        let catalogue = self.data.list()?;
+        let space = start.space_for(space, catalogue.classes().len())?;
         catalogue.check_fits(&space)?;
         let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
         teacher.iter().try_for_each(|teacher| teacher.check_fits(&space))?;
@@ -243,21 +243,17 @@ impl Arguments {
         self.room.check(&estimate, backend)
     }
 
-    /// The recipe: that of --recipe, that of the run to resume, or the default for the space and this number of images.
-    fn recipe(&self, space: &SearchSpace, images: usize) -> anyhow::Result<Recipe> {
+    /// The recipe of --recipe, that of the run to resume, or the default.
+    fn recipe(&self) -> anyhow::Result<Recipe> {
         let of_run = RunFolder::recipe_of(&self.out).filter(|_| self.resume);
         let recipe = match (&self.recipe, of_run) {
             (Some(given), _) => recipe::open("--recipe", given)?,
+            (None, None) => Recipe::progressive(),
             (None, Some(of_run)) if Recipe::names().any(|name| name == of_run) => Recipe::open(&of_run)?,
             (None, Some(of_run)) => anyhow::bail!(
                 "--recipe: expected the file of the recipe {of_run}, which the run in {} follows",
                 self.out.display()
             ),
-            (None, None) => {
-                let default = Recipe::default_for(space, images);
-                info!("recipe {}: {}", default.name, default.about);
-                Recipe::open(default.name)?
-            }
         };
         Ok(recipe.scaled(self.scale))
     }

@@ -177,22 +177,6 @@ impl Recipe {
         Self::open(built_in::BUILT_IN[0].name).expect("checked by a test")
     }
 
-    /// Number of training images from which the default recipe is another.
-    pub const MANY_IMAGES: usize = 10_000;
-
-    /// The default recipes: for few training images, and for [`Recipe::MANY_IMAGES`] or more (docs/BENCHMARKS.md has the figures).
-    pub fn defaults() -> [BuiltIn; 2] {
-        ["progressive", "sandwich"].map(|name| built_in::find(name).expect("checked by a test"))
-    }
-
-    /// The default recipe for a space and a number of training images. A space of one network is trained by the first phase
-    /// of progressive shrinking, whatever the number.
-    pub fn default_for(space: &SearchSpace, images: usize) -> BuiltIn {
-        let [few, many] = Self::defaults();
-        let is_elastic = space.subnetworks() > 1u32.into();
-        if is_elastic && images >= Self::MANY_IMAGES { many } else { few }
-    }
-
     /// The recipes that come with the tool.
     pub fn built_in() -> impl Iterator<Item = BuiltIn> {
         built_in::BUILT_IN.into_iter()

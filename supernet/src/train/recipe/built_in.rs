@@ -11,7 +11,7 @@ pub struct BuiltIn {
     pub text: &'static str,
 }
 
-/// All built-in recipes, the one for few images first. A recipe is a file in `recipes/` and a line here.
+/// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
 pub(super) const BUILT_IN: [BuiltIn; 6] = [
     BuiltIn {
         name: "progressive",

@@ -161,16 +161,6 @@ fn attentive_draws_compare_by_one_cost() {
 }
 
 #[test]
-fn the_default_depends_on_space_and_images() {
-    let [few, many] = Recipe::defaults();
-    let space = preset("fashion").expect("a preset");
-    assert_eq!(Recipe::default_for(&space, Recipe::MANY_IMAGES - 1), few);
-    assert_eq!(Recipe::default_for(&space, Recipe::MANY_IMAGES), many);
-    let only = space.only(&space::sampler::largest(&space)).expect("in the space");
-    assert_eq!(Recipe::default_for(&only, 1_000_000), few, "one network has nothing to share");
-}
-
-#[test]
 fn recipes_are_opened_by_name_or_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("mine.toml").display().to_string();
