@@ -153,7 +153,7 @@ fn what_a_training_takes_is_shown_before_it() {
     assert!(said.expect("text").contains("evaluations, and validations within phases, are not counted"));
     let refused = "plan sandwich --space tiny --data digits --batch 1000 --steps 1 --latency-table none.json";
     assert_fails("supernet", at, refused, 1, "none.json");
-    assert_fails("supernet", at, "plan sandwhich --space tiny --data digits", 1, "RECIPE: give ");
+    assert_fails("supernet", at, "plan sandwich-rule --space tiny --data digits", 1, "RECIPE: give ");
     let left: Vec<_> = std::fs::read_dir(at).expect("a folder").collect();
     assert!(left.is_empty(), "nothing is left of a trial: {left:?}");
 }
