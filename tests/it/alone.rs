@@ -138,3 +138,22 @@ fn killed_runs_of_one_phase_end_with_the_same_bytes() {
         std::fs::remove_dir_all(at.join("killed")).expect("removed");
     }
 }
+
+/// The message of a divergence says so: lower the rate by --lr, and continue with --resume.
+#[test]
+#[cfg(unix)]
+fn a_run_goes_on_at_another_rate_without_its_recipe() {
+    let folder = scratch();
+    let at = folder.path();
+    let train = "train --space tiny --data digits --recipe sandwich --scale 0.1 --quiet --out run";
+    let grown = When::Changed("run/log.jsonl");
+    assert_eq!(interrupt(at, "supernet", train, "-INT", grown), Some(130), "saved and said so");
+    let resume = "train --space tiny --data digits --scale 0.1 --quiet --out run --resume";
+    json("supernet", at, &format!("{resume} --lr 0.01"));
+    let document = plan_of(&at.join("run"));
+    assert_eq!(
+        (&document["plan"]["recipe"], &document["plan"]["phases"][0]["scaled_lr"]),
+        (&"sandwich".into(), &0.01.into())
+    );
+    assert!(document["earlier"].is_array(), "the first steps keep their plan: {document}");
+}

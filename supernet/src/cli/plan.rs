@@ -22,7 +22,6 @@ use tracing::info;
 
 use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
-use super::profile::recorded;
 use super::recipe;
 
 /// Show what training by a recipe takes on this machine: phases, time and memory, from a few steps of each phase
@@ -121,16 +120,11 @@ impl Arguments {
             resumed: false,
         };
         let estimate = self.room.check(&MemoryEstimate::of_training(&training, counts)?, &backend)?;
-        let (backend, profile) = recorded(&backend, false);
         let stop = stop_flag()?;
         let phases = recipe.suited_to(&space).phases.len();
         info!("{}; {} steps of each phase ...", memory::in_words(estimate), self.steps);
-        let trials = Tried { space, dataset, recipe, teacher, latency_table }.trial(
-            &backend,
-            self.steps,
-            &stop,
-            profile.as_ref(),
-        )?;
+        let trials = Tried { space, dataset, recipe, teacher, latency_table }
+            .trial(&backend, self.steps, &stop, None)?;
         if trials.len() < phases && stop.load(Ordering::Relaxed) {
             return Ok(Ending::Interrupted);
         }

@@ -201,10 +201,11 @@ impl Arguments {
         Ok((space, start.only(&of, &arch, backend)?))
     }
 
-    /// Refuses to continue by a built-in recipe that is another than the run's of that name: its file must be given.
+    /// Refuses to continue by a built-in recipe that is another than the run's of that name: its file must be given. With --lr a
+    /// difference is intended.
     fn check_recipe(&self, trainer: &Trainer) -> anyhow::Result<()> {
         match trainer.resumed().and_then(|resumed| resumed.other_plan.as_ref()) {
-            Some(change) if self.recipe.is_none() => anyhow::bail!(
+            Some(change) if self.recipe.is_none() && self.lr.is_none() => anyhow::bail!(
                 "--recipe: expected the run's recipe, because the plan is another now ({change}); give the name or the file \
                  that the run was started with"
             ),

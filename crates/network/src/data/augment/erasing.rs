@@ -64,8 +64,8 @@ mod tests {
             }
             let rows = erased.iter().map(|at| at / extent.width);
             let columns = erased.iter().map(|at| at % extent.width);
-            let height = rows.clone().max().unwrap() - rows.min().unwrap() + 1;
-            let width = columns.clone().max().unwrap() - columns.min().unwrap() + 1;
+            let height = rows.clone().max().expect("some") - rows.min().expect("some") + 1;
+            let width = columns.clone().max().expect("some") - columns.min().expect("some") + 1;
             assert_eq!(height * width, erased.len(), "a rectangle");
             // each side was rounded by up to a half
             let [low, high] = [0.5, -0.5].map(|half| (height as f64 + half) * (width as f64 + half));
