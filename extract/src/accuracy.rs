@@ -28,7 +28,7 @@ pub(crate) use perceptron::Dense;
 use perceptron::Network;
 pub use rank::IntervalEstimate;
 pub use report::{AccuracyCalibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
-use search::Objective;
+use search::{Objective, OpenFeatures};
 use space::{Encoded, Encoder};
 pub use train::MlpConfig;
 pub(crate) use unit::in_shares;
@@ -190,6 +190,10 @@ impl Objective for AccuracyEstimator {
 
     fn predict_encoded(&self, encoded: &Encoded) -> search::Result<Vec<f32>> {
         Self::predict_encoded(self, encoded).map_err(|error| search::Error::Objective(error.into()))
+    }
+
+    fn range(&self, open: &[OpenFeatures]) -> search::Result<Option<[f64; 2]>> {
+        self.network.range(open).map(Some).map_err(|error| search::Error::Objective(error.into()))
     }
 
     fn slopes(&self, encoded: &Encoded) -> search::Result<Option<Vec<f32>>> {

@@ -12,6 +12,8 @@ mod plot;
 mod predict;
 mod search;
 mod shell;
+mod strategies;
+mod study;
 mod table;
 mod verify;
 
@@ -58,6 +60,8 @@ enum Command {
     Import(import::Arguments),
     Fit(fit::Arguments),
     Search(search::Arguments),
+    Study(study::Arguments),
+    Strategies(strategies::Arguments),
     Export(export::Arguments),
     Verify(verify::Arguments),
     Predict(predict::Arguments),
@@ -75,6 +79,8 @@ impl Command {
             Self::Import(arguments) => Some(arguments.common()),
             Self::Fit(arguments) => Some(&arguments.common),
             Self::Search(arguments) => Some(&arguments.common),
+            Self::Study(arguments) => Some(&arguments.common),
+            Self::Strategies(arguments) => Some(&arguments.common),
             Self::Export(arguments) => Some(&arguments.common),
             Self::Verify(arguments) => Some(&arguments.common),
             Self::Predict(arguments) => Some(&arguments.common),
@@ -91,6 +97,8 @@ impl Command {
             Self::Import(arguments) => import::run(arguments),
             Self::Fit(arguments) => fit::run(arguments),
             Self::Search(arguments) => search::run(arguments),
+            Self::Study(arguments) => study::run(arguments),
+            Self::Strategies(arguments) => strategies::run(arguments),
             Self::Export(arguments) => export::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
             Self::Predict(arguments) => predict::run(arguments),

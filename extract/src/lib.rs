@@ -37,6 +37,7 @@ pub mod predict;
 pub mod report;
 mod rng;
 pub mod search;
+pub mod study_report;
 
 pub use error::{Error, Result};
 

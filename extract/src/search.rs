@@ -10,14 +10,15 @@ mod validation;
 mod value_form;
 
 pub use search::{
-    AccuracyFrom, AccuracySearch, Archive, Candidate, CostIndex, Costs, LATENCY, Limits, Log, Objective,
-    Quantity, SearchConfig, SearchReport, SyntheticObjective, TOP, climb,
+    AccuracyFrom, AccuracySearch, Archive, Candidate, CostIndex, Costs, Ended, LATENCY, Limits, Log,
+    MetricValue, Objective, Proof, Quantity, STRATEGIES, SearchConfig, SearchReport, StrategyChoice,
+    StrategyKind, SyntheticObjective, TOP, climb, device_of,
 };
 pub use search::{index, objective, pareto, quantity};
 
 pub use costs::{cost_index, cost_index_without_latency};
 pub use find_best::find_best;
-pub use found::{Found, LatencyFrom};
+pub use found::{DeviceFound, Found, LatencyFrom};
 pub use limit_trials::{LimitPlan, LimitTrial, promised, searched, subjects};
 pub use log_file::{LogFile, LogSetting, SearchLog};
 pub use validation::{

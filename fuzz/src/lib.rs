@@ -3,6 +3,7 @@
 //!
 //! The fuzz targets call these functions, and so does `tests/it/readers.rs` with the inputs of former bugs.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use extract::accuracy::AccuracyEstimator;
@@ -16,6 +17,8 @@ use network::data::{Grey, ImageFile, ListedImage, NpyArray, Orient, idx_from_byt
 use network::model_folder::{ModelConfig, ModelFolder};
 use network::pytorch::{StateDict, import};
 use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
+use study::table::{Choices, Columns};
+use study::{MetricTable, ProblemFile};
 use supernet::train::{FineTuneCheckpoint, Recipe};
 
 /// Names the bytes in messages.
@@ -25,7 +28,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All readers.
-pub const ALL: [Reader; 23] = [
+pub const ALL: [Reader; 25] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -42,11 +45,13 @@ pub const ALL: [Reader; 23] = [
     ("onnx", onnx),
     ("plan", plan),
     ("predictor", predictor),
+    ("problem", problem),
     ("pytorch", pytorch),
     ("recipe", recipe),
     ("rows", rows),
     ("search_log", search_log),
     ("space", space),
+    ("study_table", study_table),
     ("supernet", weights),
     ("table", table),
 ];
@@ -78,6 +83,29 @@ pub fn space(bytes: &[u8]) {
         cost(&space.lower(&arch).expect("its own sub-network"));
     }
     space.subnetworks();
+}
+
+/// A study's problem in TOML, on a table of four cells.
+pub fn problem(bytes: &[u8]) {
+    let columns = |_: &Path| {
+        Columns::from_bytes(PLACE, b"index,cell,top1,ms\n0,00,1,4\n1,01,2,3\n2,10,3,2\n3,11,4,1\n")
+    };
+    let read = text(bytes).and_then(|text| checked(ProblemFile::from_toml(PLACE, text, &columns)));
+    if let Some(problem) = read {
+        checked(problem.estimator().map(|_| ()));
+    }
+}
+
+/// A study's table, each of whose columns may be its code.
+pub fn study_table(bytes: &[u8]) {
+    let Some(columns) = checked(Columns::from_bytes(PLACE, bytes)) else { return };
+    for name in ["cell", "a", "b"] {
+        let choices = Choices::Code { column: name.to_string(), names: Vec::new() };
+        let Some(table) = checked(MetricTable::new(columns.clone(), &choices)) else { continue };
+        for row in table.genome().all() {
+            assert_eq!(columns.of(name).expect("its code")[table.line(&row)], table.text(&row));
+        }
+    }
 }
 
 /// A recipe in TOML.

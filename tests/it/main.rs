@@ -41,6 +41,7 @@ mod snapshots;
 mod spectrogram;
 mod start;
 mod stops;
+mod studies;
 mod tables;
 mod testing;
 mod tidy;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use space::Arch;
 
 use super::index::Costs;
-use super::metric::{LATENCY, MetricValue, TOP1};
+use super::metric::{LATENCY, MetricValue, TOP1, device_of};
 
 /// The source of an expected accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,14 +80,20 @@ impl Candidate {
         self.values.insert(TOP1.to_string(), value);
     }
 
-    /// Expected latency, in milliseconds; `None` where no table was given.
+    /// The latency: of several named devices that of the first by name.
+    fn latency(&self) -> Option<&MetricValue> {
+        let named = || self.values.iter().find(|(name, _)| device_of(name).is_some());
+        self.values.get(LATENCY).or_else(|| Some(named()?.1))
+    }
+
+    /// Expected latency, in milliseconds, of several named devices on the first by name; `None` where no table was given.
     pub fn latency_ms(&self) -> Option<f64> {
-        self.mean(LATENCY).map(milliseconds)
+        Some(milliseconds(self.latency()?.mean))
     }
 
     /// The upper end of the latency's interval, in milliseconds, which is compared with limits.
     pub fn latency_upper_ms(&self) -> Option<f64> {
-        self.values.get(LATENCY)?.high.map(milliseconds)
+        self.latency()?.high.map(milliseconds)
     }
 
     /// A count; 0 where it is not known.

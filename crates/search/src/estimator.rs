@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
-use space::{Encoded, SearchSpace};
+use space::{Encoded, GeneRow, SearchSpace};
 
 use super::genes::GeneFeatures;
 use super::index::CostIndex;
@@ -17,9 +17,14 @@ pub trait Estimator: Sync {
     /// The metrics, in the order of the values.
     fn metrics(&self) -> &[Metric];
 
-    /// The cost of one row in a search's budget, in a unit that all estimators of a problem share.
-    fn price(&self, _fidelity: Fidelity) -> f64 {
+    /// The cost of a row in a search's budget, in a unit that all estimators of a problem share.
+    fn price(&self, _row: &GeneRow, _fidelity: Fidelity) -> f64 {
         1.0
+    }
+
+    /// Whether it evaluates less thoroughly, at a lower price, at lower fidelities.
+    fn has_fidelities(&self) -> bool {
+        false
     }
 
     /// The values of each row's metrics, one row after the other; they do not depend on the other rows of the call. If
@@ -89,6 +94,11 @@ impl<'a> Predictor<'a> {
         self.objective.slopes(encoded)
     }
 
+    /// Bounds on the values of the rows that begin with the first `set` genes of a row; `None` if the objective knows none.
+    pub(crate) fn range(&self, row: &GeneRow, set: usize) -> Result<Option<[f64; 2]>> {
+        self.objective.range(&self.features.open(row, set))
+    }
+
     fn predict(&self, rows: &GeneRows, places: std::ops::Range<usize>) -> Result<Vec<MetricValue>> {
         let mut encoded = Encoded::default();
         places.for_each(|at| encoded.push(self.features.of(rows.get(at))));
@@ -126,14 +136,14 @@ impl Estimator for CostIndex {
         Self::metrics(self)
     }
 
-    fn price(&self, _fidelity: Fidelity) -> f64 {
+    fn price(&self, _row: &GeneRow, _fidelity: Fidelity) -> f64 {
         0.0
     }
 
     fn estimate(&self, rows: &GeneRows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<MetricValue>> {
         Ok(rows
             .iter()
-            .flat_map(|row: &space::GeneRow| {
+            .flat_map(|row: &GeneRow| {
                 let costs = self.costs_of(row);
                 self.quantities().iter().map(move |quantity| costs.value(*quantity))
             })

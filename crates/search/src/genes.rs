@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::objective::OpenFeatures;
 use space::{ABSENT, Encoded, Encoder, GeneRow, Genome, Group, Index, SearchSpace, Step, Steps};
 
 /// The steps of a search: any group of genes but the resolution takes other values, and no changed group contains a
@@ -107,6 +108,36 @@ impl GeneFeatures {
     /// The features of each place, in order.
     pub fn of_places(&self) -> &Encoded {
         &self.of_places
+    }
+
+    /// What is known of each gene with features in the rows that begin with the first `set` genes of a row.
+    pub fn open(&self, row: &GeneRow, set: usize) -> Vec<OpenFeatures> {
+        let mut open = Vec::with_capacity(self.order.len());
+        for seen in &self.order {
+            let known = self.existence(row, set, seen.gene);
+            if known == Some(false) {
+                continue;
+            }
+            let features = match seen.gene < set {
+                true => vec![seen.features[usize::from(row[seen.gene])]],
+                false => {
+                    let allowed = self.genome.allowed(seen.gene).iter();
+                    allowed.map(|value| seen.features[usize::from(*value)]).collect()
+                }
+            };
+            open.push(OpenFeatures { features, may_be_absent: known.is_none() });
+        }
+        open
+    }
+
+    /// Whether a gene exists in the rows that begin with the first `set` genes of a row; `None` if in some.
+    fn existence(&self, row: &GeneRow, set: usize, gene: usize) -> Option<bool> {
+        let Some((parent, among)) = &self.genome.genes()[gene].exists else { return Some(true) };
+        match self.existence(row, set, *parent)? {
+            false => Some(false),
+            true if *parent < set => Some(among[usize::from(row[*parent])]),
+            true => None,
+        }
     }
 
     /// The features of a row that are 1, in rising order.

@@ -187,6 +187,12 @@ impl CostIndex {
         self
     }
 
+    /// The name of its latency; `None` without a table.
+    pub fn latency_name(&self) -> Option<&str> {
+        let mut pairs = self.metrics.iter().zip(&self.quantities);
+        pairs.find(|(_, quantity)| **quantity == Quantity::Latency).map(|(metric, _)| metric.name.as_str())
+    }
+
     /// The metrics that it reports.
     pub fn metrics(&self) -> &[Metric] {
         &self.metrics
@@ -284,6 +290,11 @@ impl CostIndex {
     fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Index>) {
         let terms = self.at_resolutions[resolution].iter().map(|term| term.map(aim.of)).collect();
         self.least_of(resolution, terms, aim.together)
+    }
+
+    /// The terms over all genes.
+    pub(super) fn terms(&self) -> &[Table<Costs>] {
+        self.costs.terms()
     }
 
     /// The terms of one resolution; those of two indices of a space have the same genes, in the same order.

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy_search;
 mod archive;
 mod bound;
 pub mod candidate;
@@ -25,17 +26,19 @@ pub mod strategies;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use archive::{ArchivedPoint, TOP};
+pub use accuracy_search::{AccuracySearch, SearchReport, StrategyChoice, climb};
+pub use archive::{ArchivedPoint, Solution, TOP};
 pub use candidate::{AccuracyFrom, Candidate};
 pub use error::{Error, Nearest, Result};
 pub use estimator::{Estimator, Predictor};
 pub use index::{CostIndex, Costs, Latencies, Microseconds};
 pub use log::{Archive, Log};
-pub use metric::{Better, Fidelity, LATENCY, Limits, Metric, MetricValue, TOP1};
-pub use objective::{Objective, SyntheticObjective};
-pub use problem::Problem;
+pub use metric::{Better, Fidelity, LATENCY, Limits, Metric, MetricValue, TOP1, device_of};
+pub use objective::{Objective, OpenFeatures, SyntheticObjective};
+pub use problem::{MOST_GOALS, Merits, Problem};
 pub use quantity::Quantity;
 pub use rows::GeneRows;
-pub use solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
-pub use strategies::climbers::{AccuracySearch, Climbers, SearchConfig, SearchReport, climb};
+pub use solve::{Ended, Outcome, Proof, Rise, Scored, Strategy, View, solve};
+pub use strategies::climbers::{Climbers, SearchConfig};
 pub use strategies::random::Random;
+pub use strategies::{STRATEGIES, StrategyKind};

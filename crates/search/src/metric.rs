@@ -11,6 +11,11 @@ pub const TOP1: &str = "top1";
 /// The name of a latency, or its prefix where there are several.
 pub const LATENCY: &str = "latency";
 
+/// The device in the name of a latency: `phone` in `latency@phone`.
+pub fn device_of(metric: &str) -> Option<&str> {
+    metric.strip_prefix(LATENCY)?.strip_prefix('@').filter(|device| !device.is_empty())
+}
+
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,19 +44,31 @@ impl Metric {
     }
 
     /// The value, negated where lower is better, so that the greater is the better.
-    pub(crate) fn merit(&self, value: f64) -> f64 {
+    pub fn merit(&self, value: f64) -> f64 {
         match self.better {
             Better::Higher => value,
             Better::Lower => -value,
         }
     }
 
-    /// Whether a value keeps a limit: the worse end of its interval, or the expected value if no interval is known.
-    pub fn keeps(&self, value: &MetricValue, limit: f64) -> bool {
+    /// The end of a value that is compared with a limit: the worse end of its interval, or the expected value if no
+    /// interval is known.
+    fn worse_end(&self, value: &MetricValue) -> f64 {
         match self.better {
-            Better::Higher => value.low.unwrap_or(value.mean) >= limit,
-            Better::Lower => value.high.unwrap_or(value.mean) <= limit,
+            Better::Higher => value.low.unwrap_or(value.mean),
+            Better::Lower => value.high.unwrap_or(value.mean),
         }
+    }
+
+    /// Whether a value keeps a limit, at the worse end of its interval.
+    pub fn keeps(&self, value: &MetricValue, limit: f64) -> bool {
+        self.merit(self.worse_end(value)) >= self.merit(limit)
+    }
+
+    /// By which share of a limit a value breaks it, at the worse end of its interval; 0 if it keeps it.
+    pub fn excess(&self, value: &MetricValue, limit: f64) -> f64 {
+        let excess = (self.merit(limit) - self.merit(self.worse_end(value))) / limit.abs();
+        if excess.is_nan() { f64::INFINITY } else { excess.max(0.0) }
     }
 }
 
@@ -184,7 +201,17 @@ mod tests {
         ] {
             let metric = Metric::new("x", "1", better);
             assert_eq!(metric.keeps(&value, limit), kept, "{better:?} {value:?} {limit}");
+            assert_eq!(metric.excess(&value, limit) == 0.0, kept, "{better:?} {value:?} {limit}");
         }
+    }
+
+    #[test]
+    fn the_excess_is_that_of_the_worse_end() {
+        let metric = Metric::new("x", "1", Better::Lower);
+        let value = MetricValue { high: Some(12.5), ..MetricValue::expected(9.5) };
+        assert_eq!(metric.excess(&value, 10.0), 0.25);
+        assert_eq!(metric.excess(&MetricValue::expected(f64::NAN), 10.0), f64::INFINITY);
+        assert_eq!(Metric::new("x", "1", Better::Higher).excess(&MetricValue::expected(0.25), 0.5), 0.5);
     }
 
     #[test]

@@ -6,6 +6,15 @@ use space::{Arch, Encoded, Encoder, RESOLUTION, SearchSpace};
 
 use crate::error::Result;
 
+/// What is known of one gene in a set of sub-networks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenFeatures {
+    /// The features of its values, one of which each sub-network has that has the gene.
+    pub features: Vec<u32>,
+    /// Whether some of the sub-networks may not have the gene.
+    pub may_be_absent: bool,
+}
+
 /// The value to maximize.
 pub trait Objective: Sync {
     /// The encoder of the sub-networks that it knows.
@@ -23,6 +32,15 @@ pub trait Objective: Sync {
     /// # Errors
     /// If a feature is not one of the encoder's.
     fn slopes(&self, _encoded: &Encoded) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
+    /// Bounds on the values of all sub-networks that have one of the open features of each gene; `None` if it knows none,
+    /// and a search visits all of them instead.
+    ///
+    /// # Errors
+    /// If a feature is not one of the encoder's.
+    fn range(&self, _open: &[OpenFeatures]) -> Result<Option<[f64; 2]>> {
         Ok(None)
     }
 
@@ -71,6 +89,9 @@ impl SyntheticObjective {
     }
 }
 
+/// More than single precision's rounding of a sum of gains.
+const ROUNDING: f64 = 1e-5;
+
 /// Keeps values of the largest spaces below 1, as accuracies are.
 const SCALE: f32 = 0.004;
 
@@ -92,6 +113,21 @@ impl Objective for SyntheticObjective {
 
     fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
         Ok(Some(self.gains.repeat(encoded.len())))
+    }
+
+    fn range(&self, open: &[OpenFeatures]) -> Result<Option<[f64; 2]>> {
+        let mut range = [-ROUNDING, ROUNDING];
+        for OpenFeatures { features, may_be_absent } in open {
+            let gains = features.iter().filter_map(|feature| self.gains.get(*feature as usize));
+            let gains = gains.map(|gain| f64::from(*gain)).chain(may_be_absent.then_some(0.0));
+            let ends = gains.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], gain| {
+                [low.min(gain), high.max(gain)]
+            });
+            if ends[0] <= ends[1] {
+                range = [range[0] + ends[0], range[1] + ends[1]];
+            }
+        }
+        Ok(Some(range))
     }
 
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {

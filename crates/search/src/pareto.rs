@@ -1,13 +1,12 @@
-//! The candidates that no other is better than in both accuracy and latency.
+//! The candidates that no other is better than in both accuracy and latency (of several devices, on the first by name).
 
 use super::candidate::Candidate;
-use super::metric::LATENCY;
 
 /// The front of accuracy against median latency, fastest first: each candidate is more accurate than every
 /// faster one.
 pub fn front(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> {
     // without a table all are equally fast, and the front is the most accurate one
-    let latency = |candidate: &Candidate| candidate.mean(LATENCY).unwrap_or(0.0);
+    let latency = |candidate: &Candidate| candidate.latency_ms().unwrap_or(0.0);
     let mut sorted: Vec<Candidate> = candidates.into_iter().collect();
     sorted.sort_by(|a, b| {
         latency(a)

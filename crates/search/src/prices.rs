@@ -39,7 +39,7 @@ pub(super) struct Column {
     pub quantity: Quantity,
 }
 
-/// All indices of a problem; at least one.
+/// All indices of a problem, of one space.
 #[derive(Clone, Debug)]
 pub(super) struct Prices<'a>(Vec<Priced<'a>>);
 
@@ -54,7 +54,12 @@ impl<'a> Prices<'a> {
         self.0.iter()
     }
 
-    /// The first index, for facts that all share.
+    /// Whether there is none: then there are no limits either.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first index, for facts that all share; only where there is one.
     pub fn first(&self) -> &'a CostIndex {
         self.0[0].index
     }

@@ -1,8 +1,8 @@
-//! A search problem: a space, estimators, goals, limits, a budget and a seed.
+//! A search problem: choices, estimators, goals, limits, a budget and a seed.
 
 use space::{GeneRow, Genome, SearchSpace};
 
-use super::candidate::Candidate;
+use super::archive::Solution;
 use super::estimator::{Estimator, Predictor};
 use super::index::{CostIndex, Costs};
 use super::metric::{Better, Fidelity, Limits, Metric, MetricValue};
@@ -21,7 +21,7 @@ pub(super) enum Source {
 /// A checked problem: each metric has one name and one source, and goals and limits are on known metrics.
 #[derive(Clone)]
 pub struct Problem<'a> {
-    space: &'a SearchSpace,
+    genome: &'a Genome,
     /// The estimators whose values are not sums over few genes.
     estimators: Vec<&'a dyn Estimator>,
     metrics: Vec<(Metric, Source)>,
@@ -70,38 +70,49 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Most goals of a problem: one to optimize, and one that breaks ties and is the front's other side.
-const MOST_GOALS: usize = 2;
-/// Most limits on costs.
-pub(super) const MOST_LIMITED: usize = 6;
+/// Most goals of a problem: one to optimize, and others that break ties and are the front's other sides.
+pub const MOST_GOALS: usize = 4;
+/// Values for the goals, the greater the better; 0 for goals that a problem does not have.
+pub type Merits = [f64; MOST_GOALS];
 
 fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::Error {
     base::Error::invalid("search", field, expected, got).into()
 }
 
 impl<'a> Problem<'a> {
-    /// A problem with an unlimited budget and seed 0. The first goal is optimized; a second one breaks ties, and the
-    /// front is of both.
+    /// A problem of a space, with an unlimited budget and seed 0. The first goal is optimized; further ones break ties,
+    /// and the front is of all.
     ///
     /// # Errors
-    /// If two estimators have the same metric, none has factored costs, one is of another space, a goal or a limit is
-    /// on an unknown metric, or there are too many of them.
+    /// If factored costs are of another space; and as [`Problem::of_choices`].
     pub fn new(
         space: &'a SearchSpace,
         estimators: &[&'a dyn Estimator],
         goals: &[&str],
         limits: &Limits,
     ) -> Result<Self> {
+        let mut indices = estimators.iter().filter_map(|estimator| estimator.factored());
+        match indices.find(|index| index.space().fingerprint() != space.fingerprint()) {
+            Some(index) => Err(refused("costs", &format!("those of {}", space.name()), index.space().name())),
+            None => Self::of_choices(space.genome(), estimators, goals, limits),
+        }
+    }
+
+    /// A problem of a list of choices, with an unlimited budget and seed 0: what the choices stand for is known to the
+    /// estimators alone. Factored costs are of a space with this list.
+    ///
+    /// # Errors
+    /// If two estimators have the same metric, a goal or a limit is on an unknown metric, or there are too many of them.
+    pub fn of_choices(
+        genome: &'a Genome,
+        estimators: &[&'a dyn Estimator],
+        goals: &[&str],
+        limits: &Limits,
+    ) -> Result<Self> {
         limits.check()?;
         let Sources { metrics, indices, estimators } = Sources::of(estimators);
-        if indices.is_empty() {
-            return Err(refused("estimators", "one that has costs, with or without a latency table", "none"));
-        }
-        if let Some(index) = indices.iter().find(|index| index.space().fingerprint() != space.fingerprint()) {
-            return Err(refused("costs", &format!("those of {}", space.name()), index.space().name()));
-        }
         let problem = Self {
-            space,
+            genome,
             estimators,
             metrics,
             goals: Vec::new(),
@@ -135,7 +146,8 @@ impl<'a> Problem<'a> {
 
     fn with_goals(mut self, goals: &[&str]) -> Result<Self> {
         if goals.is_empty() || goals.len() > MOST_GOALS {
-            return Err(refused("goals", "one to optimize, and one more at most", goals.len()));
+            let expected = format!("one to optimize, and {} more at most", MOST_GOALS - 1);
+            return Err(refused("goals", &expected, goals.len()));
         }
         self.goals = goals.iter().map(|goal| self.find(goal)).collect::<Result<_>>()?;
         Ok(self)
@@ -149,12 +161,7 @@ impl<'a> Problem<'a> {
                 Source::Estimated(_) => self.limits.push((metric, bound)),
             }
         }
-        match self.prices.limits().count() {
-            count if count > MOST_LIMITED => {
-                Err(refused("limits", &format!("at most {MOST_LIMITED} on costs"), count))
-            }
-            _ => Ok(self),
-        }
+        Ok(self)
     }
 
     /// The problem with another seed.
@@ -169,14 +176,9 @@ impl<'a> Problem<'a> {
         Self { budget, ..self }
     }
 
-    /// The searched space.
-    pub fn space(&self) -> &'a SearchSpace {
-        self.space
-    }
-
-    /// The list of its choices.
+    /// The list of choices.
     pub fn genome(&self) -> &'a Genome {
-        self.space.genome()
+        self.genome
     }
 
     /// All metrics, in the order of the estimators.
@@ -187,6 +189,11 @@ impl<'a> Problem<'a> {
     /// The metric that is optimized.
     pub fn goal(&self) -> &Metric {
         &self.metrics[self.goals[0]].0
+    }
+
+    /// Number of goals.
+    pub fn goals(&self) -> usize {
+        self.goals.len()
     }
 
     /// Whether a row keeps the limits on costs.
@@ -212,38 +219,52 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// A row's merits for the goals, the greater the better; 0 for an absent second goal.
-    pub(super) fn merits(&self, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
-        self.merits_with(&self.prices.first().costs_of(row), row, estimated)
+    /// A row's merits for the goals.
+    pub(super) fn merits(&self, row: &GeneRow, estimated: &[MetricValue]) -> Merits {
+        self.merits_with(self.first_costs(row).as_ref(), row, estimated)
+    }
+
+    /// A row's costs in the first index, if there is one.
+    fn first_costs(&self, row: &GeneRow) -> Option<Costs> {
+        Some(self.prices.iter().next()?.index.costs_of(row))
     }
 
     /// A row's merits, given its costs in the first index.
-    fn merits_with(&self, first: &Costs, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
-        let merit = |goal: &usize| {
+    fn merits_with(&self, first: Option<&Costs>, row: &GeneRow, estimated: &[MetricValue]) -> Merits {
+        let mut merits = Merits::default();
+        for (merit, goal) in merits.iter_mut().zip(&self.goals) {
             let (metric, source) = &self.metrics[*goal];
-            let value = match source {
-                Source::Priced(Column { index: 0, quantity }) => first.value(*quantity),
+            let value = match (source, first) {
+                (Source::Priced(Column { index: 0, quantity }), Some(first)) => first.value(*quantity),
                 _ => self.value(*goal, row, estimated),
             };
-            metric.merit(value.mean)
-        };
-        [merit(&self.goals[0]), self.goals.get(1).map_or(0.0, merit)]
+            *merit = metric.merit(value.mean);
+        }
+        merits
     }
 
     /// A row's merits for the goals, if it keeps all limits.
-    pub(super) fn judged(&self, row: &GeneRow, estimated: &[MetricValue]) -> Option<[f64; MOST_GOALS]> {
-        let first = self.prices.first().costs_of(row);
-        let kept = self.prices.keeps_with(&first, row) && self.keeps_estimated(row, estimated);
-        kept.then(|| self.merits_with(&first, row, estimated))
+    pub(super) fn judged(&self, row: &GeneRow, estimated: &[MetricValue]) -> Option<Merits> {
+        let first = self.first_costs(row);
+        let kept = first.as_ref().is_none_or(|first: &Costs| self.prices.keeps_with(first, row));
+        (kept && self.keeps_estimated(row, estimated))
+            .then(|| self.merits_with(first.as_ref(), row, estimated))
     }
 
-    /// The row as a candidate, with all metrics.
-    pub(super) fn candidate(&self, row: &GeneRow, estimated: &[MetricValue]) -> Candidate {
-        Candidate::of(
-            self.space.arch(row),
-            (0..self.metrics.len())
-                .map(|at: usize| (self.metrics[at].0.name.clone(), self.value(at, row, estimated))),
-        )
+    /// The violation of all limits: the sum of the shares by which each is exceeded; 0 if all are kept.
+    pub(super) fn violation(&self, row: &GeneRow, estimated: &[MetricValue]) -> f64 {
+        let of_costs = self.prices.violation(row);
+        let excess = |(metric, bound): &(usize, f64)| {
+            self.metrics[*metric].0.excess(&self.value(*metric, row, estimated), *bound)
+        };
+        of_costs + self.limits.iter().map(excess).sum::<f64>()
+    }
+
+    /// The row with all metrics.
+    pub(super) fn solution(&self, row: &GeneRow, estimated: &[MetricValue]) -> Solution {
+        let values = self.metrics.iter().enumerate();
+        let values = values.map(|(at, (metric, _))| (metric.name.clone(), self.value(at, row, estimated)));
+        Solution { row: row.to_vec(), values: values.collect() }
     }
 
     /// The estimators whose values are not sums over few genes.
@@ -257,13 +278,18 @@ impl<'a> Problem<'a> {
     }
 
     /// The cost of a row in the budget.
-    pub(super) fn price(&self, fidelity: Fidelity) -> f64 {
-        self.estimators.iter().map(|estimator| estimator.price(fidelity)).sum()
+    pub(super) fn price(&self, row: &GeneRow, fidelity: Fidelity) -> f64 {
+        self.estimators.iter().map(|estimator| estimator.price(row, fidelity)).sum()
     }
 
     /// The costs with their limits.
     pub(super) fn prices(&self) -> &Prices<'a> {
         &self.prices
+    }
+
+    /// Whether an estimator has fidelities that cost less.
+    pub(super) fn has_fidelities(&self) -> bool {
+        self.estimators.iter().any(|estimator| estimator.has_fidelities())
     }
 
     /// The source of a goal, and its better direction.
@@ -278,6 +304,16 @@ impl<'a> Problem<'a> {
             (metric, Source::Estimated(at)) => (*at, metric.better, *bound),
             (_, Source::Priced(_)) => unreachable!("limits on costs are in the prices"),
         })
+    }
+
+    /// The limits on costs.
+    pub(super) fn cost_limits(&self) -> impl Iterator<Item = (Column, f64)> + '_ {
+        self.prices.limits()
+    }
+
+    /// The index of a column.
+    pub(super) fn index(&self, column: Column) -> &'a CostIndex {
+        self.prices.iter().nth(column.index).expect("a column of these").index
     }
 
     /// The predictor of a value, if it is one that reads features.

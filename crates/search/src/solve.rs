@@ -11,14 +11,13 @@ mod ledger;
 
 use std::sync::atomic::{self, AtomicBool};
 
-use super::archive::ArchivedPoint;
-use super::candidate::Candidate;
+use super::archive::{ArchivedPoint, Solution};
 use super::log::Log;
 use super::metric::{Fidelity, MetricValue};
-use super::problem::Problem;
+use super::problem::{Merits, Problem};
 use super::rows::GeneRows;
 use crate::error::Result;
-use ledger::Ledger;
+use ledger::{Ledger, Looked};
 
 /// Chooses which sub-networks to evaluate.
 ///
@@ -39,6 +38,11 @@ pub trait Strategy {
 
     /// Whether it has ended, and what that proves.
     fn finished(&self) -> Option<Proof>;
+
+    /// A bound on the merits of all rows that it has not requested, if it knows one.
+    fn bound(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// The meaning of a strategy's end.
@@ -63,12 +67,12 @@ impl View<'_> {
         self.best
     }
 
-    /// The front of rows that keep all limits, over both goals: by the second, best first.
+    /// The front of rows that keep all limits, over all goals: by the second, best first.
     pub fn front(&self) -> &[ArchivedPoint] {
         self.front
     }
 
-    /// Number of distinct sub-networks that were evaluated.
+    /// Number of evaluations: of each row at each fidelity once.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -105,9 +109,14 @@ impl Scored<'_> {
         self.problem.value(metric, self.rows.get(row), self.estimated(row))
     }
 
-    /// A row's merits for the goals, the greater the better.
-    pub fn merits(&self, row: usize) -> [f64; 2] {
+    /// A row's merits for the goals.
+    pub fn merits(&self, row: usize) -> Merits {
         self.problem.merits(self.rows.get(row), self.estimated(row))
+    }
+
+    /// The violation of all limits: the sum of the shares by which each is exceeded; 0 if all are kept.
+    pub fn violation(&self, row: usize) -> f64 {
+        self.problem.violation(self.rows.get(row), self.estimated(row))
     }
 
     /// Whether a row keeps all limits.
@@ -122,7 +131,7 @@ impl Scored<'_> {
 pub enum Ended {
     /// The strategy finished.
     Finished(Proof),
-    /// The budget was spent.
+    /// The budget was spent: the last evaluated row reached or exceeded it.
     Budget,
     /// It was stopped.
     Stopped,
@@ -132,27 +141,47 @@ pub enum Ended {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The best rows that keep all limits, best first, at most [`TOP`](super::TOP); empty if none was found.
-    pub top: Vec<Candidate>,
-    /// The front of rows that keep all limits, over both goals: by the second, best first.
-    pub front: Vec<Candidate>,
-    /// Number of distinct sub-networks that were evaluated.
+    pub top: Vec<Solution>,
+    /// The front of rows that keep all limits, over all goals: by the second, best first.
+    pub front: Vec<Solution>,
+    /// Number of evaluations: of each row at each fidelity once.
     pub count: usize,
     /// The cost of the estimates.
     pub spent: f64,
-    /// Each rise of the best merit for the first goal: after how many sub-networks, and its new value.
-    pub trace: Vec<(usize, f64)>,
+    /// Each rise of the best merit for the first goal.
+    pub trace: Vec<Rise>,
     /// Why it ended.
     pub ended: Ended,
+    /// No row has a greater merit for the first goal than this or the best, if the strategy knows such a bound.
+    pub bound: Option<f64>,
 }
 
 impl Outcome {
     /// The best row.
-    pub fn best(&self) -> Option<&Candidate> {
+    pub fn best(&self) -> Option<&Solution> {
         self.top.first()
     }
 }
 
-/// Searches until the strategy finishes, the budget is spent, or `stop` is set; the first request is always evaluated.
+/// A rise of the best merit for the first goal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rise {
+    /// Number of evaluations so far, this one included.
+    pub count: usize,
+    /// The cost of their estimates.
+    pub spent: f64,
+    /// The row.
+    pub row: Vec<space::Index>,
+    /// Its merit.
+    pub merit: f64,
+}
+
+/// Requests of known rows only, in a row, after which a strategy has nothing left to evaluate.
+const MOST_IDLE: usize = 1000;
+
+/// Searches until the strategy finishes, the budget is spent, or `stop` is set. Of a request, the rows are evaluated in
+/// order, and none after the one that spends the budget. A strategy that requests known rows only, a thousand times in a
+/// row, has finished.
 ///
 /// # Errors
 /// [`crate::Error::Infeasible`] if one limit on a cost alone rules everything out, or an error of the strategy, the
@@ -166,22 +195,42 @@ pub fn solve(
     problem.prices().check_each()?;
     let mut ledger = Ledger::new(problem);
     let mut rows = GeneRows::new(problem.genome().len());
+    let mut idle = 0;
     let ended = loop {
         if let Some(proof) = strategy.finished() {
             break Ended::Finished(proof);
         }
         rows.clear();
         let fidelity = strategy.ask(&ledger.view(), &mut rows)?;
-        if !ledger.look(&rows, fidelity, log, stop)? {
-            break Ended::Stopped;
+        match ledger.look(&rows, fidelity, log, stop)? {
+            Looked::AtAll => {}
+            Looked::UntilStopped => break Ended::Stopped,
+            Looked::UntilSpent => break Ended::Budget,
         }
-        strategy.tell(&ledger.view(), &ledger.scored(&rows))?;
+        let scored = ledger.scored(&rows);
+        if scored.fresh > 0 {
+            idle = 0;
+        } else if !rows.is_empty() {
+            idle += 1;
+        }
+        strategy.tell(&ledger.view(), &scored)?;
         if stop.load(atomic::Ordering::Relaxed) {
             break Ended::Stopped;
+        }
+        if strategy.finished().is_some() {
+            continue;
         }
         if ledger.spent >= problem.budget {
             break Ended::Budget;
         }
+        if idle == MOST_IDLE {
+            break Ended::Finished(Proof::None);
+        }
     };
-    Ok(ledger.outcome(ended))
+    let bound = strategy.bound().filter(|bound| bound.is_finite());
+    let best = ledger.view().best().first().map(|point| point.merits[0]);
+    // what is left cannot be better, nor as good
+    let open = matches!(ended, Ended::Budget | Ended::Finished(Proof::None));
+    let proved = open && bound.zip(best).is_some_and(|(bound, best)| bound < best);
+    Ok(ledger.outcome(if proved { Ended::Finished(Proof::Best) } else { ended }, bound))
 }

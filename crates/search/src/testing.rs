@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
+use space::{Arch, Encoded, Encoder, GeneRow, SearchSpace, preset, sampler};
 
+use crate::accuracy_search::{SearchReport, climb};
 use crate::candidate::Candidate;
 use crate::error::Result;
 use crate::estimator::{Estimator, Predictor};
@@ -13,7 +14,7 @@ use crate::objective::Objective;
 use crate::pareto;
 use crate::quantity::Quantity;
 use crate::rows::GeneRows;
-use crate::strategies::climbers::{SearchConfig, SearchReport, climb};
+use crate::strategies::climbers::SearchConfig;
 
 /// 800 sub-networks: few enough to try them all.
 ///
@@ -172,8 +173,12 @@ impl Estimator for Counting<'_> {
         self.inner.metrics()
     }
 
-    fn price(&self, fidelity: Fidelity) -> f64 {
+    fn price(&self, _row: &GeneRow, fidelity: Fidelity) -> f64 {
         fidelity.share()
+    }
+
+    fn has_fidelities(&self) -> bool {
+        true
     }
 
     fn estimate(&self, rows: &GeneRows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<MetricValue>> {

@@ -19,7 +19,7 @@ const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2, 3, 4]), ("model", &[1, 2, 
 
 /// Reads a sub-network of `space` from a user's text: `largest`, `smallest`, `random:SEED`, the canonical text, or the
 /// path of a `found.json`, an exported `config.json`, or a file of PyTorch's `ofa`: a sample, or a `net.config`, for
-/// which a `run.config` next to it gives the resolution.
+/// which a `run.config` next to it gives the resolution. `found.json#front[3]` is the fourth of a search's front.
 ///
 /// # Errors
 /// If the text has none of these forms, the file cannot be read, or the sub-network is not in the space.
@@ -32,6 +32,8 @@ pub fn read(space: &SearchSpace, text: &str) -> Result<Arch> {
                 random(space, seed)?
             } else if file::is_input(Path::new(text)) {
                 from_file(space, Path::new(text))?
+            } else if let (path, Some(place)) = split_place(text) {
+                from_front(path, place)?
             } else {
                 text.parse().map_err(|error: Error| {
                     error.and_then_do(
@@ -56,9 +58,39 @@ pub fn is_interrupted(text: &str) -> bool {
         #[serde(default)]
         interrupted: bool,
     }
-    let path = Path::new(text);
+    let path = Path::new(split_place(text).0);
     let text = if file::is_input(path) { file::read_text(path).ok() } else { None };
     text.and_then(|text| serde_json::from_str(&text).ok()).is_some_and(|mark: Mark| mark.interrupted)
+}
+
+/// The path in a text such as `found.json#front[3]`, and the place on the front, from 0; a text without such an end is a
+/// path.
+pub fn split_place(text: &str) -> (&str, Option<usize>) {
+    let split = || {
+        let (path, place) = text.strip_suffix(']')?.rsplit_once("#front[")?;
+        Some((path, place.parse().ok()?))
+    };
+    split().map_or((text, None), |(path, place)| (path, Some(place)))
+}
+
+/// A sub-network of the front of a `found.json`.
+fn from_front(path: &str, place: usize) -> Result<Arch> {
+    #[derive(Deserialize)]
+    struct WithFront {
+        front: Vec<FoundArch>,
+    }
+    let text = file::read_text(Path::new(path))?;
+    let text = without_mark(&text);
+    check_front(path, text)?;
+    let form = "`front`, a list of sub-networks (found.json)";
+    let found: WithFront =
+        serde_json::from_str(text).map_err(|error| Error::invalid(path, "front", form, error))?;
+    let count = found.front.len();
+    let mut front = found.front.into_iter();
+    front.nth(place).map(|found| found.arch).ok_or_else(|| {
+        let expected = format!("a place below {count}, the length of the front");
+        Error::invalid(path, "front", expected, place).and_then_do("search with --front")
+    })
 }
 
 fn random(space: &SearchSpace, seed: &str) -> Result<Arch> {
@@ -172,6 +204,26 @@ mod tests {
         ] {
             assert_eq!(read_file(&content).expect(&content), expected);
         }
+    }
+
+    #[test]
+    fn a_place_on_the_front_is_read() {
+        let space = preset("tiny").expect("a preset");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("found.json");
+        let arch = |text: &str| format!(r#"{{"arch": "{text}"}}"#);
+        let (one, other) = ("r12:k5e4/k3e6,k7e3", "r8:k3e3/k3e3");
+        let (best, front) = (arch(one), [arch(one), arch(other)].join(", "));
+        let text = format!(r#"{{"kind": "found", "version": 4, "best": {best}, "front": [{front}]}}"#);
+        std::fs::write(&path, text).expect("writable");
+        let place = |end: &str| read(&space, &format!("{}{end}", path.display()));
+        assert_eq!(place("").expect("the best").to_string(), one);
+        assert_eq!(place("#front[1]").expect("the second").to_string(), other);
+        let error = place("#front[2]").expect_err("only two").to_string();
+        assert!(error.contains("front: expected a place below 2") && error.ends_with("--front"), "{error}");
+        let error = place("s#front[0]").expect_err("no such file").to_string();
+        assert!(error.contains("cannot read"), "{error}");
+        assert_eq!(split_place("a#front[x]"), ("a#front[x]", None));
     }
 
     #[test]

@@ -312,6 +312,25 @@ impl Genome {
         }
     }
 
+    /// Gives one gene another value: a uniformly drawn one of those that exist and have several; genes that come to exist
+    /// are drawn. Nothing changes where no gene has several values.
+    pub fn mutate_one(&self, row: &mut GeneRow, rng: &mut impl Rng) {
+        let several = |gene: &GeneId| self.allowed[*gene].len() > 1 && self.exists(row, *gene);
+        let open: Vec<GeneId> = (0..self.len()).filter(several).collect();
+        let Some(&changed) = open.choose(rng) else { return };
+        let before = row.to_vec();
+        let others: Vec<Index> =
+            self.allowed[changed].iter().copied().filter(|value| *value != before[changed]).collect();
+        row[changed] = *others.choose(rng).expect("it has several values");
+        for gene in changed + 1..self.len() {
+            match (self.exists(row, gene), self.exists(&before, gene)) {
+                (false, _) => row[gene] = 0,
+                (true, false) => row[gene] = self.pick(gene, rng),
+                (true, true) => {}
+            }
+        }
+    }
+
     /// Takes each group of genes from the row or the other, with probability one half; a group that only one of them
     /// has comes from that one.
     pub fn mix(&self, row: &mut GeneRow, other: &GeneRow, rng: &mut impl Rng) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kernels::{Backend, PackedWeight};
 use rayon::prelude::*;
+use search::OpenFeatures;
 use space::{Activation, Encoded};
 
 use crate::error::Result;
@@ -64,6 +65,29 @@ impl fmt::Debug for Network {
     }
 }
 
+/// More than the rounding of sums in single precision, as a share of the sizes of their terms.
+const ROUNDING: f64 = 1e-5;
+
+/// The ends of a layer's sums, given those of its inputs before the ReLU. Inputs that are 0 for certain have no part.
+fn through(layer: &Dense, transposed: &[f32], low: &[f32], high: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let units = layer.outputs();
+    let mut centers = layer.bias.clone();
+    let mut radii = vec![0.0; units];
+    for ((row, low), high) in transposed.chunks_exact(units).zip(low).zip(high) {
+        if *high <= 0.0 {
+            continue;
+        }
+        let low = low.max(0.0);
+        let [center, radius] = [0.5 * (high + low), 0.5 * (high - low)];
+        for ((own, of), weight) in centers.iter_mut().zip(&mut radii).zip(row) {
+            *own += center * weight;
+            *of += radius * weight.abs();
+        }
+    }
+    let lows = centers.iter().zip(&radii).map(|(center, radius)| center - radius).collect();
+    (lows, centers.iter().zip(&radii).map(|(center, radius)| center + radius).collect())
+}
+
 impl Network {
     /// Takes layers whose sizes fit one another and whose last has one output; for the fastest kernels.
     pub fn new(layers: Vec<Dense>, mean: f32) -> Result<Self> {
@@ -115,12 +139,69 @@ impl Network {
     }
 
     fn check(&self, encoded: &Encoded) -> Result<()> {
+        self.check_features(encoded.features())
+    }
+
+    fn check_features(&self, features: &[u32]) -> Result<()> {
         let inputs = self.layers[0].inputs();
-        let unknown = encoded.features().iter().find(|feature| **feature as usize >= inputs);
+        let unknown = features.iter().find(|feature| **feature as usize >= inputs);
         unknown.map_or(Ok(()), |feature| {
             let expected = format!("below {inputs}");
             Err(base::Error::invalid("estimator", "feature", expected, feature).into())
         })
+    }
+
+    /// Bounds on the output of all sub-networks that have one of the open features of each gene: interval arithmetic from
+    /// layer to layer (Gowal et al. 2018), as centers and radii. They are wider than exact ones by a margin for the rounding
+    /// of predictions, a hundred-thousandth of the sizes of the last layer's terms.
+    ///
+    /// # Errors
+    /// If a feature is none of the first layer's.
+    pub fn range(&self, open: &[OpenFeatures]) -> Result<[f64; 2]> {
+        let [hidden @ .., last] = &self.layers[..] else { unreachable!("a network has a layer") };
+        let first = &self.layers[0];
+        let mut low = first.bias.clone();
+        let mut high = first.bias.clone();
+        let units = first.outputs();
+        let (mut least, mut most) = (vec![0.0; units], vec![0.0; units]);
+        for OpenFeatures { features, may_be_absent } in open {
+            self.check_features(features)?;
+            let rows =
+                features.iter().map(|feature| &self.transposed[0][*feature as usize * units..][..units]);
+            let start = if *may_be_absent || features.is_empty() {
+                [0.0; 2]
+            } else {
+                [f32::INFINITY, f32::NEG_INFINITY]
+            };
+            least.fill(start[0]);
+            most.fill(start[1]);
+            for row in rows {
+                least.iter_mut().zip(row).for_each(|(least, value)| *least = value.min(*least));
+                most.iter_mut().zip(row).for_each(|(most, value)| *most = value.max(*most));
+            }
+            low.iter_mut().zip(&least).for_each(|(low, least)| *low += least);
+            high.iter_mut().zip(&most).for_each(|(high, most)| *high += most);
+        }
+        if hidden.is_empty() {
+            return Ok(self.widened(low[0], high[0], low[0].abs().max(high[0].abs())));
+        }
+        for (layer, transposed) in self.layers[1..self.layers.len() - 1].iter().zip(&self.transposed[1..]) {
+            (low, high) = through(layer, transposed, &low, &high);
+        }
+        let (mut sums, mut size) = ([last.bias[0]; 2], last.bias[0].abs());
+        for ((weight, low), high) in last.weight.iter().zip(&low).zip(&high) {
+            let [from, to] = [weight * low.max(0.0), weight * high.max(0.0)];
+            sums = [sums[0] + from.min(to), sums[1] + from.max(to)];
+            size += from.abs().max(to.abs());
+        }
+        Ok(self.widened(sums[0], sums[1], size))
+    }
+
+    /// An interval of sums with the constant and the margin.
+    fn widened(&self, low: f32, high: f32, size: f32) -> [f64; 2] {
+        let mean = f64::from(self.mean);
+        let margin = ROUNDING * (1.0 + f64::from(size));
+        [f64::from(low) + mean - margin, f64::from(high) + mean + margin]
     }
 
     /// The derivatives of the output by the features, one row of all features for each sub-network, where each feature
@@ -362,6 +443,38 @@ mod tests {
             }
             active.push([widths[0] as u32]);
             assert!(network.slopes(&active).expect_err("no such feature").to_string().contains("below"));
+        }
+    }
+
+    /// 6 genes of 3 features each; a few are set, the others open, some possibly absent.
+    #[test]
+    fn a_range_holds_all_that_are_open_and_is_a_point_when_none_is() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for widths in [&[18, 1][..], &[18, 12, 1], &[18, 40, 30, 1]] {
+            let network = random(widths, &mut rng);
+            for set in 0..=6 {
+                let open: Vec<OpenFeatures> = (0..6u32)
+                    .map(|gene: u32| {
+                        let all = 3 * gene..3 * gene + 3;
+                        let features = if gene < set { vec![3 * gene + gene % 3] } else { all.collect() };
+                        OpenFeatures { features, may_be_absent: gene >= set && gene % 2 == 1 }
+                    })
+                    .collect();
+                let [low, high] = network.range(&open).expect("features of the network");
+                let mut encoded = Encoded::default();
+                for _ in 0..200 {
+                    encoded.push(open.iter().filter_map(|one| {
+                        let absent = one.may_be_absent && rng.random_bool(0.3);
+                        (!absent).then(|| one.features[rng.random_range(0..one.features.len())])
+                    }));
+                }
+                for value in network.predict(&encoded).expect("features of the network") {
+                    assert!((low..=high).contains(&f64::from(value)), "{set} set: {value} {low} {high}");
+                }
+                assert!(set < 6 || high - low < 1e-4, "{low} {high}");
+            }
+            let unknown = OpenFeatures { features: vec![18], may_be_absent: false };
+            assert!(network.range(&[unknown]).is_err());
         }
     }
 }

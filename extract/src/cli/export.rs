@@ -75,8 +75,17 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// The search's result, if the sub-network is given as a `found.json` for this supernet.
+/// The search's result, if the sub-network is given as a `found.json` for this supernet, or as a place on its front.
 fn found(arch: &str, supernet: &Supernet) -> Option<Found> {
+    let (arch, place) = arch_file::split_place(arch);
+    let mut found = found_in(arch, supernet)?;
+    if let Some(candidate) = place.and_then(|place| found.front.get(place)) {
+        found.best = candidate.clone();
+    }
+    Some(found)
+}
+
+fn found_in(arch: &str, supernet: &Supernet) -> Option<Found> {
     let holds_found = base::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
         Ok(found) if found.supernet == supernet.hash => return Some(found),

@@ -1,6 +1,8 @@
 //! `extract search`: the most accurate sub-network under a device's limits.
 
 mod about_table;
+mod devices;
+mod strategy;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -10,11 +12,9 @@ use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
 use command::{Common, Ending, not_an_input, result_path, stop_flag, wrote};
 use extract::accuracy::{AccuracyEstimator, FitReport};
-use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
-    AccuracyFrom, AccuracySearch, Candidate, Evaluated, Found, LATENCY, LatencyFrom, Limits, LogFile,
-    LogSetting, Quantity, SearchConfig, SearchReport, ValidatedSearch, ValidationProblem, cost_index,
-    cost_index_without_latency, judge_by_predictor,
+    AccuracyFrom, AccuracySearch, Candidate, Ended, Evaluated, Found, LogFile, LogSetting, MetricValue,
+    Proof, SearchConfig, SearchReport, ValidatedSearch, ValidationProblem, judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::backend;
 use super::table::space_at;
+use devices::Devices;
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -39,31 +40,17 @@ pub struct Arguments {
     /// The estimator that `extract fit` wrote
     #[arg(long, value_name = "FILE")]
     estimator: PathBuf,
-    /// The table that `extract measure` wrote; needed for a latency limit or a front
-    #[arg(long, value_name = "TABLE.json")]
-    latency_table: Option<PathBuf>,
-    /// Latency limit, such as 12ms or 850us; compared with the upper end of the predicted interval
-    #[arg(long, value_name = "TIME", requires = "latency_table", value_parser = amount(Quantity::Latency), allow_hyphen_values = true)]
-    max_latency: Option<f64>,
-    /// Limit on multiply-accumulates, such as 200M
-    #[arg(long, value_name = "MACS", value_parser = amount(Quantity::Macs), allow_hyphen_values = true)]
-    max_macs: Option<f64>,
-    /// Limit on parameters, such as 5M
-    #[arg(long, value_name = "PARAMS", value_parser = amount(Quantity::Params), allow_hyphen_values = true)]
-    max_params: Option<f64>,
-    /// Limit on peak activation memory, such as 4MB
-    #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
-    max_memory: Option<f64>,
-    /// Which latency is limited: undisturbed, with nothing else on the core; or typical, as observed,
-    /// neighbors included
-    #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = "latency_table", value_parser = kind)]
-    latency: LatencyKind,
+    #[command(flatten)]
+    devices: devices::DeviceFlags,
     /// Decides all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Search tighter latency limits too, and keep the front of accuracy against latency
-    #[arg(long, requires = "latency_table")]
+    /// Search tighter latency limits too, and keep the front of accuracy against latency, of several devices that of the
+    /// first by name
+    #[arg(long, requires = devices::ANY_TABLE)]
     front: bool,
+    #[command(flatten)]
+    strategy: strategy::StrategyFlags,
     #[command(flatten)]
     validation: validation::ValidationFlags,
     /// Log every estimate and evaluation in this file; after an interruption the same command continues from
@@ -77,26 +64,11 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// Latency limits that a front is searched at, next to the requested one.
-const FRONT_LIMITS: usize = 8;
-
-fn kind(text: &str) -> Result<LatencyKind, String> {
-    match text {
-        "undisturbed" => Ok(LatencyKind::Undisturbed),
-        "typical" => Ok(LatencyKind::Typical),
-        _ => Err("undisturbed or typical".to_string()),
-    }
-}
-
-fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
-    move |text| quantity.parse(text).map_err(|error| error.to_string())
-}
-
 /// Refuses an output in the place of an input, or where it cannot be written.
 fn check_paths(arguments: &Arguments) -> anyhow::Result<()> {
-    let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref(), arguments.log.as_ref()];
-    let inputs = inputs.into_iter().flatten();
-    not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
+    let inputs = std::iter::once(&arguments.estimator).chain(&arguments.log);
+    let inputs = inputs.chain(arguments.devices.inputs()).chain(arguments.validation.inputs());
+    not_an_input(&arguments.out, &inputs.collect::<Vec<_>>())?;
     if arguments.log.as_deref().is_some_and(|log| same_place(log, &arguments.out)) {
         anyhow::bail!("--log {}: expected another file than --out", arguments.out.display());
     }
@@ -111,51 +83,43 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_backend(&backend()?)?;
     check_estimator(arguments, &estimator, &space)?;
-    let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
-    let limits = limits(arguments);
-    let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
+    let limits = arguments.devices.limits()?;
+    let devices = arguments.devices.read(&space)?;
+    let front_limits = if arguments.front { strategy::FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
-    let index = match &table {
-        Some(table) => cost_index(&space, table, arguments.latency)?,
-        None => cost_index_without_latency(&space)?,
-    };
     let least_top1 = arguments.validation.least;
-    let problem =
-        ValidationProblem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
-    let setting = log_setting(&problem, &estimator, table.as_ref())?;
+    let strategy = arguments.strategy.choice(arguments.front)?;
+    let problem = ValidationProblem {
+        index: &devices.index,
+        devices: &devices.named,
+        limits: &limits,
+        config: &config,
+        strategy: strategy.as_ref(),
+        least_top1,
+        stop: &stop,
+    };
+    let setting = log_setting(&problem, &estimator, &devices)?;
     let started = Stopwatch::start();
     let Searched { report, evaluated, selected_on, supernet } =
         searched(arguments, &problem, &estimator, setting)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
-    let limit = limits.of(LATENCY);
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
     if arguments.front {
         found.front = report.front.clone();
     }
     (found.min_top1, found.evaluated, found.selected_on) = (least_top1, evaluated, selected_on);
-    let model = table.as_ref().map(|table| LatencyModel::of_kind(table, &space, arguments.latency));
-    found.limit_kept = model.and_then(|model| model.kept(1e3 * report.best.latency_ms()?, limit?));
-    if let (Some(table), Some(model)) = (&table, &model) {
-        found.latency = Some(LatencyFrom::new(table, model.kind()));
-        let best = &report.best;
-        found.extrapolated =
-            model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms().unwrap_or_default());
-        about_table::say(table, model, &space, arguments.latency, &found)?;
-    }
+    devices.describe(&space, &mut found)?;
     found.interrupted = report.interrupted;
-    found.latency_table = table.as_ref().map(LatencyTable::hash);
+    found.strategy = strategy.map(|choice| choice.kind.name.to_string());
+    found.proof = proof(&report).map(str::to_string);
     (found.estimator, found.supernet) = (estimator.hash()?, supernet);
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     wrote(&arguments.out);
-    if model.is_some_and(|model| model.fit().is_none()) {
-        info!(
-            "note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks"
-        );
-    }
     say_what_is_left(arguments, &estimator, &found);
-    output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
+    let strategy = arguments.strategy.name();
+    output.print(&document(&report, &found, strategy, seconds), || describe(&report, &found, seconds))?;
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
@@ -189,16 +153,13 @@ fn same_place(one: &Path, other: &Path) -> bool {
 fn log_setting(
     problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,
-    table: Option<&LatencyTable>,
+    devices: &Devices,
 ) -> anyhow::Result<LogSetting> {
     let setting = LogSetting::new(problem.index.space(), problem.config.seed)
         .with_metric(AccuracySearch::metric())
         .with_input("estimator", estimator.hash()?)
         .with_input("kernels", backend()?.name());
-    Ok(match table {
-        Some(table) => setting.with_input("latency_table", table.hash()),
-        None => setting,
-    })
+    Ok(devices.hashes().into_iter().fold(setting, |setting, (name, hash)| setting.with_input(&name, hash)))
 }
 
 /// The result, and the data that it was chosen by.
@@ -225,8 +186,9 @@ fn searched(
         let ValidatedSearch { report, evaluated, .. } = validated;
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
-    let ValidationProblem { index, limits, config, least_top1, stop } = *problem;
-    let search = AccuracySearch { index, objective: estimator, limits, config, stop };
+    let ValidationProblem { index, devices, limits, config, strategy, least_top1, stop } = *problem;
+    let objective = estimator;
+    let search = AccuracySearch { index, devices, objective, limits, config, strategy, stop };
     let report = match log.open(index.space(), &[])? {
         Some(mut log) => search.run(&mut log),
         None => search.run(&mut ()),
@@ -277,12 +239,6 @@ fn check_estimator(
     Ok(())
 }
 
-fn limits(arguments: &Arguments) -> Limits {
-    let Arguments { max_latency, max_macs, max_params, max_memory, .. } = arguments;
-    let limits = [(LATENCY, max_latency), ("macs", max_macs), ("params", max_params), ("memory", max_memory)];
-    limits.into_iter().filter_map(|(name, bound)| Some((name.to_string(), (*bound)?))).collect()
-}
-
 fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<String, Value> {
     let facts = [
         ("seconds", json!(seconds)),
@@ -293,12 +249,27 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
     facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
-fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
+/// What the strategy proved.
+fn proof(report: &SearchReport) -> Option<&'static str> {
+    (report.ended == Ended::Finished(Proof::Best)).then_some("optimal")
+}
+
+fn ended(report: &SearchReport) -> &'static str {
+    match report.ended {
+        Ended::Finished(_) => "finished",
+        Ended::Budget => "budget",
+        Ended::Stopped => "interrupted",
+    }
+}
+
+fn document(report: &SearchReport, found: &Found, strategy: &str, seconds: f64) -> Value {
     json!({
+        "strategy": strategy, "ended": ended(report), "proof": found.proof, "bound": report.bound,
         "best": printed(&report.best), "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front.iter().map(printed).collect::<Vec<_>>(), "nearest_feasible": null,
         "interrupted": found.interrupted, "latency": found.latency, "extrapolated": found.extrapolated,
+        "devices": found.devices,
     })
 }
 
@@ -314,12 +285,22 @@ fn printed(candidate: &Candidate) -> Value {
     ];
     let mut document = json!({
         "arch": candidate.arch, "macs": candidate.count("macs"), "params": candidate.count("params"),
-        "peak_activation_bytes": candidate.count("memory"),
+        "peak_activation_bytes": candidate.count("memory"), "metrics": metrics(candidate),
     });
     for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
         document[field] = value;
     }
     document
+}
+
+/// The values by metric.
+fn metrics(candidate: &Candidate) -> BTreeMap<&str, Value> {
+    let values = candidate.values.iter().map(|(name, value)| {
+        let MetricValue { mean, low, high, extrapolated } = value;
+        let form = json!({ "mean": mean, "low": low, "high": high, "extrapolated": extrapolated });
+        (name.as_str(), form)
+    });
+    values.collect()
 }
 
 /// Candidates a second; times are in whole milliseconds.
@@ -357,23 +338,40 @@ fn candidates(report: &SearchReport, found: &Found, seconds: f64) -> String {
     }
 }
 
+/// The lines of the latencies: on the only device or the one without a name, then on named ones.
+fn latencies(best: &Candidate, found: &Found) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Some(from), Some(latency), Some(upper)) =
+        (&found.latency, best.latency_ms(), best.latency_upper_ms())
+    {
+        lines.push(format!("latency       {latency:.4} ms, at most {upper:.4} ms ({from})"));
+    }
+    lines.extend(devices::lines(best, found));
+    if lines.is_empty() {
+        lines.push("latency       not known, for no table was given".to_string());
+    }
+    lines
+}
+
 fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let best = &report.best;
-    let mut lines = vec![
-        format!("arch          {}", best.arch),
-        accuracy(best, found),
-        match (best.latency_ms(), best.latency_upper_ms()) {
-            (Some(latency), Some(upper)) => {
-                let from = found.latency.as_ref().map_or_else(String::new, |from| format!(" ({from})"));
-                format!("latency       {latency:.4} ms, at most {upper:.4} ms{from}")
-            }
-            _ => "latency       not known, for no table was given".to_string(),
-        },
+    let mut lines = vec![format!("arch          {}", best.arch), accuracy(best, found)];
+    lines.extend(latencies(best, found));
+    lines.extend([
         format!("MACs          {}", best.count("macs")),
         format!("parameters    {}", best.count("params")),
         format!("activations   {} bytes at most", best.count("memory")),
         candidates(report, found, seconds),
-    ];
+    ]);
+    match (&found.proof, report.bound) {
+        (Some(_), _) => {
+            lines.push("proof         no sub-network within the limits has a higher prediction".to_string());
+        }
+        (None, Some(bound)) => {
+            lines.push(format!("proof         none: others may have up to {:.2} %", 100.0 * bound));
+        }
+        (None, None) => {}
+    }
     if let Some(share) = found.limit_kept {
         lines.push(format!("limit         kept with a probability of {:.0} %", 100.0 * share));
     }

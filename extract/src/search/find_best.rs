@@ -29,7 +29,15 @@ pub fn find_best(
     let index = &cost_index(evaluator.space, table, LatencyKind::Undisturbed)?;
     let config = &SearchConfig::default();
     let never = &AtomicBool::new(false);
-    let problem = ValidationProblem { index, limits, config, least_top1: None, stop: never };
+    let problem = ValidationProblem {
+        index,
+        devices: &[],
+        limits,
+        config,
+        strategy: None,
+        least_top1: None,
+        stop: never,
+    };
     let plan = ValidationPlan::default();
     search_validated(&problem, estimator, &plan, &mut |arch| {
         Ok(evaluator.hits_unless(never, arch, Split::Val)?)

@@ -77,9 +77,22 @@ pub struct Found {
     pub estimator: String,
     /// Whether the search was interrupted: `best` is the best until then.
     pub interrupted: bool,
+    /// The strategy's name; absent for the default one as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
+    /// `optimal` if the strategy proved that no sub-network within the limits has a higher prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
     /// BLAKE3 of the latency table without its run, in hexadecimal; absent where none was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_table: Option<String>,
+    /// What is known of `best` on each of several devices, by name: latencies `latency@NAME`.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "document::each_key_once"
+    )]
+    pub devices: BTreeMap<String, DeviceFound>,
     /// Hash of the supernet that the estimator's rows came from.
     pub supernet: String,
     /// Version of the tool that wrote the file.
@@ -115,6 +128,22 @@ impl MetricForm {
 /// Whether a metric is a latency, of the only device or of one of several.
 fn is_latency(metric: &str) -> bool {
     metric == LATENCY || metric.strip_prefix(LATENCY).is_some_and(|rest| rest.starts_with('@'))
+}
+
+/// What is known of `best` on one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceFound {
+    /// The kind of latency and its source.
+    pub latency: LatencyFrom,
+    /// BLAKE3 of the latency table without its run, in hexadecimal.
+    pub latency_table: String,
+    /// The probability that the limit is kept, where there is one and the table knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_kept: Option<f64>,
+    /// The properties of `best` outside of the range that the table's margin was measured for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extrapolated: Vec<String>,
 }
 
 /// The kind of the stated latency, and its source.
@@ -168,11 +197,21 @@ impl Found {
             selected_on: None,
             estimator: String::new(),
             interrupted: false,
+            strategy: None,
+            proof: None,
             latency_table: None,
+            devices: BTreeMap::new(),
             supernet: String::new(),
             tool_version: env!("CARGO_PKG_VERSION").to_string(),
             run: BTreeMap::new(),
         }
+    }
+
+    /// Sets what is known of `best` on the only device, or the one without a name.
+    pub fn set_device(&mut self, device: DeviceFound) {
+        let DeviceFound { latency, latency_table, limit_kept, extrapolated } = device;
+        (self.latency, self.latency_table) = (Some(latency), Some(latency_table));
+        (self.limit_kept, self.extrapolated) = (limit_kept, extrapolated);
     }
 
     /// The file's text, keys sorted.
@@ -223,7 +262,10 @@ impl Found {
         for candidate in std::iter::once(&self.best).chain(&self.front) {
             self.check_candidate(place, candidate)?;
         }
-        if let Some(share) = self.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
+        let of_devices = self.devices.values().filter_map(|device| device.limit_kept);
+        if let Some(share) =
+            self.limit_kept.into_iter().chain(of_devices).find(|share| !(0.0..=1.0).contains(share))
+        {
             return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
         }
         match self

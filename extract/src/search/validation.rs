@@ -10,7 +10,10 @@ use base::document::rounded;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
 use network::data::Split;
 use network::model_folder::SelectedOn;
-use search::{AccuracyFrom, Candidate, CostIndex, Limits, SearchConfig, SearchReport, climb, pareto};
+use search::{
+    AccuracyFrom, AccuracySearch, Candidate, CostIndex, Ended, Limits, Proof, SearchConfig, SearchReport,
+    StrategyChoice, pareto,
+};
 use serde::{Deserialize, Serialize};
 use space::Arch;
 
@@ -23,10 +26,14 @@ use crate::error::{Error, Result};
 pub struct ValidationProblem<'a> {
     /// Costs of the space's sub-networks.
     pub index: &'a CostIndex,
+    /// Their latencies on further devices, named.
+    pub devices: &'a [CostIndex],
     /// The limits of costs.
     pub limits: &'a Limits,
     /// The settings of the search.
     pub config: &'a SearchConfig,
+    /// Another strategy than climbers, if any.
+    pub strategy: Option<&'a StrategyChoice>,
     /// Least accuracy that the lower end of the chosen one's interval must reach, if any.
     pub least_top1: Option<f64>,
     /// Ends it when set.
@@ -196,7 +203,7 @@ fn chosen(candidates: &[Candidate], least: f64) -> Result<&Candidate> {
 /// Searches, evaluates the best, and chooses by both; several times with an estimator that learns from it.
 ///
 /// # Errors
-/// As [`climb`]; if rounds are to follow one another without the estimator's rows; if no evaluated one's interval reaches
+/// As [`AccuracySearch::run`]; if rounds are to follow one another without the estimator's rows; if no evaluated one's interval reaches
 /// `least_top1`; or as `evaluate`.
 pub fn search_validated(
     problem: &ValidationProblem<'_>,
@@ -215,8 +222,10 @@ pub fn search_validated(
             None => estimator.clone(),
             Some(_) => refitted(plan, &rounds)?,
         };
-        let ValidationProblem { index, limits, config, stop, .. } = *problem;
-        let mut report = climb(index, &estimator, limits, config, stop)?;
+        let ValidationProblem { index, devices, limits, config, strategy, stop, .. } = *problem;
+        let objective = &estimator;
+        let search = AccuracySearch { index, devices, objective, limits, config, strategy, stop };
+        let mut report = search.run(&mut ())?;
         check_shares(&report)?;
         let known: BTreeSet<&Arch> = all(&rounds).map(|count| &count.candidate.arch).collect();
         let fresh = report.top.iter().filter(|candidate| !known.contains(&candidate.arch));
@@ -286,9 +295,18 @@ fn conclude(
     let (candidates, evaluated): (Vec<Candidate>, Vec<Evaluated>) = judged.into_iter().unzip();
     report.best = chosen(&candidates, problem.least_top1.unwrap_or(f64::NEG_INFINITY))?.clone();
     report.front = front(&report, &candidates, &last.estimator, offset);
+    // what the strategy proved, it proved of predictions alone
+    (report.ended, report.bound) = (without_proof(report.ended), None);
     report.top = candidates;
     let rounds = rounds.iter().filter(|round| !round.counts.is_empty()).count();
     Ok(ValidatedSearch { report, evaluated, rounds })
+}
+
+fn without_proof(ended: Ended) -> Ended {
+    match ended {
+        Ended::Finished(_) => Ended::Finished(Proof::None),
+        ended => ended,
+    }
 }
 
 /// The evaluated of a round, each with what is to be expected of it; and what the predictor is wrong by for all of them.

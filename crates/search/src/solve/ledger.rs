@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::{Ended, Outcome, Scored, View};
+use super::{Ended, Outcome, Rise, Scored, View};
 use crate::archive::{ArchivedPoint, Best, Front};
 use crate::error::Result;
 use crate::genes::{ByHash, hash};
@@ -23,13 +23,22 @@ pub(super) struct Ledger<'a> {
     best: Best,
     front: Front,
     pub spent: f64,
-    trace: Vec<(usize, f64)>,
+    trace: Vec<Rise>,
     /// For the last request: the rows' keys, the places of their values, and which are new.
     keys: Vec<u64>,
     asked: Vec<usize>,
     fresh: Vec<usize>,
     /// Rows that are not in the log.
     unknown: GeneRows,
+}
+
+/// How much of a request was evaluated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looked {
+    AtAll,
+    UntilStopped,
+    /// The budget does not suffice for the rest.
+    UntilSpent,
 }
 
 /// An estimator's number of values per row, and the values.
@@ -45,7 +54,7 @@ impl<'a> Ledger<'a> {
             places: HashMap::default(),
             values: Vec::new(),
             best: Best::default(),
-            front: Front::default(),
+            front: Front::new(problem.goals()),
             spent: 0.0,
             trace: Vec::new(),
             keys: Vec::new(),
@@ -66,28 +75,52 @@ impl<'a> Ledger<'a> {
         Scored { problem, rows, keys, values, each, places, fresh }
     }
 
-    /// Evaluates each row once; `false` if it was stopped before the last.
+    /// Evaluates each row once, in their order, until the budget is spent.
     pub fn look(
         &mut self,
         rows: &GeneRows,
         fidelity: Fidelity,
         log: &mut dyn Log,
         stop: &AtomicBool,
-    ) -> Result<bool> {
+    ) -> Result<Looked> {
         debug_assert!(rows.iter().all(|row| self.problem.genome().holds(row)));
         let first = self.places.len();
         self.find(rows, fidelity);
+        let prices = self.affordable(rows, fidelity);
+        let whole = self.fresh.len();
+        self.forget_from(prices.len());
         let looked = self.estimate(rows, fidelity, log, stop)?;
-        let whole = looked == self.fresh.len();
-        for &row in &self.fresh[looked..] {
+        let affordable = self.fresh.len();
+        self.forget_from(looked);
+        self.enter(rows, fidelity, first, &prices[..looked]);
+        Ok(match looked {
+            looked if looked < affordable => Looked::UntilStopped,
+            looked if looked < whole => Looked::UntilSpent,
+            _ => Looked::AtAll,
+        })
+    }
+
+    /// The prices of the new rows, up to the one that spends the budget.
+    fn affordable(&self, rows: &GeneRows, fidelity: Fidelity) -> Vec<f64> {
+        let mut prices = Vec::with_capacity(self.fresh.len());
+        let mut spent = self.spent;
+        for &row in &self.fresh {
+            if spent >= self.problem.budget {
+                break;
+            }
+            let price = self.problem.price(rows.get(row), fidelity);
+            spent += price;
+            prices.push(price);
+        }
+        prices
+    }
+
+    /// Removes new rows that are not evaluated.
+    fn forget_from(&mut self, first: usize) {
+        for &row in &self.fresh[first..] {
             self.places.remove(&self.keys[row]);
         }
-        self.fresh.truncate(looked);
-        self.spent += looked as f64 * self.problem.price(fidelity);
-        if fidelity == Fidelity::FULL {
-            self.enter(rows, first);
-        }
-        Ok(whole)
+        self.fresh.truncate(first);
     }
 
     /// Finds the places of the rows' values, and adds places for new rows.
@@ -160,8 +193,12 @@ impl<'a> Ledger<'a> {
         Ok((parts, estimated))
     }
 
-    /// Enters the new rows that keep all limits.
-    fn enter(&mut self, rows: &GeneRows, first: usize) {
+    /// Pays for the new rows, and enters those that keep all limits, if they were fully evaluated.
+    fn enter(&mut self, rows: &GeneRows, fidelity: Fidelity, first: usize, prices: &[f64]) {
+        if fidelity != Fidelity::FULL {
+            self.spent += prices.iter().sum::<f64>();
+            return;
+        }
         let problem = self.problem;
         let each = self.problem.estimated();
         let values = &self.values[first * each..];
@@ -172,28 +209,31 @@ impl<'a> Ledger<'a> {
         });
         let kept: Vec<_> = kept.collect();
         for (new, merits) in kept.into_iter().enumerate() {
+            self.spent += prices[new];
             let Some(merits) = merits else { continue };
             let row = rows.get(self.fresh[new]);
             let estimated = &values[new * each..(new + 1) * each];
             if self.best.points().first().is_none_or(|best| merits[0] > best.merits[0]) {
-                self.trace.push((first + new + 1, merits[0]));
+                let count = first + new + 1;
+                self.trace.push(Rise { count, spent: self.spent, row: row.to_vec(), merit: merits[0] });
             }
             self.front.enter(row, merits, estimated);
             self.best.enter(row, merits, estimated);
         }
     }
 
-    pub fn outcome(self, ended: Ended) -> Outcome {
-        let candidates = |points: &[ArchivedPoint]| {
-            points.iter().map(|point| self.problem.candidate(&point.row, &point.estimated)).collect()
+    pub fn outcome(self, ended: Ended, bound: Option<f64>) -> Outcome {
+        let solutions = |points: &[ArchivedPoint]| {
+            points.iter().map(|point| self.problem.solution(&point.row, &point.estimated)).collect()
         };
         Outcome {
-            top: candidates(self.best.points()),
-            front: candidates(self.front.points()),
+            top: solutions(self.best.points()),
+            front: solutions(self.front.points()),
             count: self.places.len(),
             spent: self.spent,
             trace: self.trace,
             ended,
+            bound,
         }
     }
 }

@@ -16,24 +16,18 @@ mod exchange;
 mod place;
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
 
 use base::random::numbered_rng;
 use space::{Index, Steps};
 
-use crate::candidate::Candidate;
+use super::parameters::{Parameter, Parameters};
 use crate::error::{Error, Result};
-use crate::estimator::Predictor;
 use crate::genes::{self, Places, hash};
-use crate::index::CostIndex;
-use crate::log::Log;
-use crate::metric::{Better, Fidelity, LATENCY, Limits, Metric, TOP1};
-use crate::objective::Objective;
-use crate::pareto;
+use crate::metric::{Better, Fidelity};
 use crate::prices::{Column, Prices};
 use crate::problem::{Problem, Source};
 use crate::rows::GeneRows;
-use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
+use crate::solve::{Proof, Scored, Strategy, View};
 use crate::start;
 use aim::Aim;
 use anneal::Annealing;
@@ -42,6 +36,11 @@ use exchange::Exchange;
 
 /// Stream of its random numbers.
 const SEARCH: u64 = 6;
+
+/// Goals beyond the second do not guide climbs.
+const MOST_GOALS: usize = 2;
+/// Most limits on costs.
+const MOST_LIMITED: usize = 8;
 
 /// Settings of the search.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +88,41 @@ impl Default for SearchConfig {
     }
 }
 
+pub(super) const PARAMETERS: &[Parameter] = &[
+    Parameter { name: "candidates", default: "60000", what: "rows after which no further round begins" },
+    Parameter { name: "population", default: "8", what: "rows that climb concurrently" },
+    Parameter {
+        name: "annealed",
+        default: "0.9",
+        what: "share of the candidates for chains of random steps",
+    },
+    Parameter { name: "parents", default: "16", what: "best ends of climbs from which others start" },
+    Parameter { name: "mutated", default: "0.5", what: "share of starts by mutation, others by crossover" },
+    Parameter { name: "probability", default: "0.3", what: "of a mutation, for each group of genes" },
+    Parameter {
+        name: "front_limits",
+        default: "none",
+        what: "tighter limits on the second goal that are searched for the front",
+    },
+    Parameter { name: "patience", default: "300", what: "climbs without a better row after which it ends" },
+];
+
 impl SearchConfig {
+    fn of(problem: &Problem<'_>, parameters: &Parameters) -> Result<Self> {
+        Ok(Self {
+            seed: problem.seed,
+            candidates: parameters.count("candidates")?,
+            population: parameters.count("population")?,
+            annealed: parameters.share("annealed")?,
+            parents: parameters.count("parents")?,
+            mutated: parameters.share("mutated")?,
+            gene_probability: parameters.share("probability")?,
+            patience: parameters.count("patience")?,
+            front_limits: parameters.count_or_none("front_limits")?.unwrap_or(0),
+            ..Self::default()
+        })
+    }
+
     fn check(&self) -> Result<()> {
         let shares = [
             ("annealed", self.annealed),
@@ -108,21 +141,6 @@ impl SearchConfig {
         }
         Ok(())
     }
-}
-
-/// The result of a search.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SearchReport {
-    /// The candidate with the highest expected accuracy; of equals the fastest.
-    pub best: Candidate,
-    /// Number of distinct sub-networks whose accuracy was predicted.
-    pub candidates: u64,
-    /// The front of accuracy and latency over all evaluated sub-networks, fastest first.
-    pub front: Vec<Candidate>,
-    /// The candidates with the highest expected accuracies, best first, at most [`TOP`](crate::TOP).
-    pub top: Vec<Candidate>,
-    /// Whether `stop` ended it.
-    pub interrupted: bool,
 }
 
 /// The current phase.
@@ -164,10 +182,23 @@ impl<'a> Climbers<'a> {
     ///
     /// # Errors
     /// [`Error::InfeasibleTogether`] if limits on costs provably rule everything out together, [`Error::NotFound`] if
-    /// nothing was found that keeps them; or if there are other limits, or an invalid setting.
+    /// nothing was found that keeps them; or if no estimator has factored costs, there are other limits, more than two
+    /// goals, or an invalid setting.
     pub fn new(problem: &Problem<'a>, config: &SearchConfig) -> Result<Self> {
         config.check()?;
         let prices = problem.prices().clone();
+        if prices.is_empty() {
+            let expected = "one that has costs, with or without a latency table";
+            return Err(base::Error::invalid("climbers", "estimators", expected, "none").into());
+        }
+        if problem.goals() > MOST_GOALS {
+            return Err(base::Error::invalid("climbers", "goals", "at most two", problem.goals()).into());
+        }
+        let limited = prices.limits().count();
+        if limited > MOST_LIMITED {
+            let expected = format!("at most {MOST_LIMITED} on costs");
+            return Err(base::Error::invalid("climbers", "limits", expected, limited).into());
+        }
         let (goal, better) = problem.source(0).expect("a problem has a goal");
         let mut limits = problem.estimated_limits();
         let (aim, exchange) = match (goal, limits.next(), limits.next()) {
@@ -201,6 +232,10 @@ impl<'a> Climbers<'a> {
         let stage = Stage::Starts(starts);
         let seed = problem.seed;
         Ok(Self { prices, camp, stage, seed, tighter: None, exchange })
+    }
+
+    pub(super) fn from_parameters(problem: &Problem<'a>, parameters: &Parameters) -> Result<Self> {
+        Self::new(problem, &SearchConfig::of(problem, parameters)?)
     }
 
     /// Anneals from the starts, or climbs if annealing is not possible.
@@ -344,83 +379,6 @@ impl Strategy for Climbers<'_> {
 
     fn finished(&self) -> Option<Proof> {
         matches!(self.stage, Stage::Done).then_some(Proof::None)
-    }
-}
-
-/// A search of an index's space by climbers, for the highest accuracy that an objective expects under limits; of equals
-/// for the fastest.
-#[derive(Clone, Copy)]
-pub struct AccuracySearch<'a> {
-    /// Costs of the space's sub-networks.
-    pub index: &'a CostIndex,
-    /// Predicts their accuracies.
-    pub objective: &'a dyn Objective,
-    /// Limits on the result.
-    pub limits: &'a Limits,
-    /// Settings of the search.
-    pub config: &'a SearchConfig,
-    /// Ends the search when set; it then returns the best so far.
-    pub stop: &'a AtomicBool,
-}
-
-impl AccuracySearch<'_> {
-    /// The objective's metric.
-    pub fn metric() -> Metric {
-        Metric::new(TOP1, "share", Better::Higher)
-    }
-
-    /// Searches, and stores the objective's values in a log. Values that the log has already are not computed again.
-    ///
-    /// # Errors
-    /// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together
-    /// provably do; [`Error::NotFound`] if nothing was found that keeps all; if the objective is of another space; or
-    /// if the log cannot be written.
-    pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
-        let Self { index, objective, limits, config, stop } = *self;
-        let predictor = Predictor::new(index.space(), objective, Self::metric())?;
-        check_latency(index, limits, config)?;
-        let goals = [TOP1, LATENCY];
-        let goals = if index.has_latency() { &goals[..] } else { &goals[..1] };
-        let problem =
-            Problem::new(index.space(), &[&predictor, index], goals, limits)?.with_seed(config.seed);
-        let mut climbers = Climbers::new(&problem, config)?;
-        let outcome = solve(&problem, &mut climbers, log, stop)?;
-        Ok(SearchReport::of(outcome))
-    }
-}
-
-/// [`AccuracySearch::run`] without a log.
-///
-/// # Errors
-/// As [`AccuracySearch::run`].
-pub fn climb(
-    index: &CostIndex,
-    objective: &dyn Objective,
-    limits: &Limits,
-    config: &SearchConfig,
-    stop: &AtomicBool,
-) -> Result<SearchReport> {
-    AccuracySearch { index, objective, limits, config, stop }.run(&mut ())
-}
-
-/// A latency can be limited only where there is a table.
-fn check_latency(index: &CostIndex, limits: &Limits, config: &SearchConfig) -> Result<()> {
-    if index.has_latency() || (limits.of(LATENCY).is_none() && config.front_limits == 0) {
-        return Ok(());
-    }
-    let expected = "a latency table, for a limit on latency and for a front";
-    Err(base::Error::invalid("search", "latency", expected, "none").into())
-}
-
-impl SearchReport {
-    fn of(outcome: Outcome) -> Self {
-        Self {
-            best: outcome.best().expect("a feasible start was looked at").clone(),
-            candidates: outcome.count as u64,
-            interrupted: outcome.ended == Ended::Stopped,
-            front: pareto::front(outcome.front),
-            top: outcome.top,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Compares every strategy with all sub-networks of a space, under one limit or several, whole and in parts.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use latency::testing::made_up;
@@ -107,9 +108,10 @@ fn two_latencies_are_limited_at_once() {
                     a.top1.total_cmp(&b.top1).then(b.phone.latency_us.total_cmp(&a.phone.latency_us))
                 })
                 .expect("a search found one");
-            assert_eq!(outcome.best().expect("found").arch, best.arch, "{phone} {watch} {seed}");
-            for candidate in outcome.top.iter().chain(&outcome.front) {
-                assert!(kept.iter().any(|one| one.arch == candidate.arch), "past a limit: {candidate:?}");
+            let arch = |solution: &Solution| space.arch(&solution.row);
+            assert_eq!(arch(outcome.best().expect("found")), best.arch, "{phone} {watch} {seed}");
+            for solution in outcome.top.iter().chain(&outcome.front) {
+                assert!(kept.iter().any(|one| one.arch == arch(solution)), "past a limit: {solution:?}");
             }
         }
     }
@@ -185,9 +187,10 @@ fn the_fastest_is_found_that_is_accurate_enough() {
             let found = outcome.best().map(|best| best.mean(goal).expect("known"));
             assert!(found.unwrap_or(f64::INFINITY) <= best + 1e-6 * best, "{goal} {share}: {found:?} {best}");
             assert_eq!(found.is_none(), best.is_infinite());
-            for candidate in outcome.top.iter().chain(&outcome.front) {
-                let one = everything.iter().find(|one| one.arch == candidate.arch).expect("of the space");
-                assert!(keeps(&one), "past a limit: {candidate:?}");
+            for solution in outcome.top.iter().chain(&outcome.front) {
+                let arch = space.arch(&solution.row);
+                let one = everything.iter().find(|one| one.arch == arch).expect("of the space");
+                assert!(keeps(&one), "past a limit: {solution:?}");
             }
         }
     }
@@ -255,7 +258,8 @@ fn what_looks_at_everything_is_never_beaten() {
     assert_eq!((exact.ended, exact.count), (Ended::Finished(Proof::Best), 800));
     let kept = everything.iter().filter(|one| one.phone.latency_upper_us <= most);
     let best = kept.clone().map(|one| one.top1).fold(0.0, f32::max);
-    assert_eq!(exact.best().expect("found").accuracy(), base::document::rounded(f64::from(best), 9));
+    let top1 = |outcome: &Outcome| outcome.best().expect("found").mean(TOP1).expect("estimated");
+    assert_eq!(top1(&exact), f64::from(best));
     let mut front: Vec<&Arch> = kept
         .clone()
         .filter(|one: &&Known| {
@@ -266,17 +270,20 @@ fn what_looks_at_everything_is_never_beaten() {
         })
         .map(|one| &one.arch)
         .collect();
-    let mut found: Vec<&Arch> = exact.front.iter().map(|candidate| &candidate.arch).collect();
+    let found: Vec<Arch> = exact.front.iter().map(|solution| space.arch(&solution.row)).collect();
+    let mut found: Vec<&Arch> = found.iter().collect();
     front.sort();
     found.sort();
     assert_eq!(found, front);
     let climbed = climbers_on(&problem).expect("feasible");
     let drawn = solved(&mut Random::new(&problem, 200));
     for other in [&climbed, &drawn] {
-        assert!(other.best().expect("found").accuracy() <= exact.best().expect("found").accuracy());
+        assert!(top1(other) <= top1(&exact));
     }
     assert_eq!(climbed.best(), exact.best());
-    assert!(drawn.trace.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
+    assert!(
+        drawn.trace.windows(2).all(|pair| pair[0].count < pair[1].count && pair[0].merit < pair[1].merit)
+    );
 }
 
 /// Each strategy by name, on a problem.
@@ -285,8 +292,15 @@ fn strategy<'a>(name: &str, problem: &'a Problem<'a>) -> Box<dyn Strategy + 'a> 
         SearchConfig { candidates: 2500, front_limits: 2, front_candidates: 300, ..SearchConfig::default() };
     match name {
         "climbers" => Box::new(Climbers::new(problem, &config).expect("feasible")),
-        _ => Box::new(Random::new(problem, 900)),
+        "random" => Box::new(Random::new(problem, 900)),
+        _ => started(name, &[], problem).expect("defaults"),
     }
+}
+
+/// A strategy with parameters.
+fn started<'a>(name: &str, set: &[(&str, &str)], problem: &'a Problem<'a>) -> Result<Box<dyn Strategy + 'a>> {
+    let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    StrategyKind::named(name)?.start(problem, &set)
 }
 
 #[test]
@@ -306,13 +320,15 @@ fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
         let outcome = solve(&problem, &mut *strategy(name, &problem), log, &stop).expect("feasible");
         (outcome, counting.estimated())
     };
-    for name in ["climbers", "random"] {
+    for name in STRATEGIES.iter().map(|kind| kind.name) {
+        // those that have no end of their own
+        let all = if ["climbers", "random", "exact"].contains(&name) { f64::INFINITY } else { 600.0 };
         let mut log = Archive::default();
-        let (whole, estimated) = run(name, usize::MAX, f64::INFINITY, &mut log);
+        let (whole, estimated) = run(name, usize::MAX, all, &mut log);
         assert_eq!((whole.count, log.entries().len()), (estimated, estimated));
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            let again = pool.install(|| run(name, usize::MAX, f64::INFINITY, &mut Archive::default()));
+            let again = pool.install(|| run(name, usize::MAX, all, &mut Archive::default()));
             assert_eq!(again.0, whole, "{name}, {threads} threads");
         }
         // the budget ends it, then an interruption in the middle of a batch, then nothing
@@ -320,10 +336,10 @@ fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
         let (first, of_first) = run(name, usize::MAX, 100.0, &mut parts);
         assert_eq!(first.ended, Ended::Budget);
         assert!(first.spent >= 100.0 && first.count == of_first && of_first < estimated);
-        let (second, of_second) = run(name, 101, f64::INFINITY, &mut parts);
+        let (second, of_second) = run(name, 101, all, &mut parts);
         assert_eq!((second.ended, of_second), (Ended::Stopped, 101));
         assert_eq!(second.count, of_first + 101);
-        let (last, of_last) = run(name, usize::MAX, f64::INFINITY, &mut parts);
+        let (last, of_last) = run(name, usize::MAX, all, &mut parts);
         assert_eq!(last, whole, "{name}");
         assert_eq!(of_first + of_second + of_last, estimated, "nothing is estimated twice");
         assert_eq!(parts, log);
@@ -376,7 +392,7 @@ fn a_strategy_may_look_less_closely_first() {
     let everything = everything(&devices, &objective);
     let kept = everything.iter().filter(|one| one.phone.macs <= 400_000);
     let best = kept.map(|one| one.top1).fold(0.0, f32::max);
-    assert_eq!(outcome.best().expect("found").accuracy(), base::document::rounded(f64::from(best), 9));
+    assert_eq!(outcome.best().expect("found").mean(TOP1), Some(f64::from(best)));
 }
 
 #[test]
@@ -392,20 +408,268 @@ fn problems_that_cannot_be_are_refused() {
     let top1 = &predictor as &dyn Estimator;
     let none = Limits::default();
     for (estimators, goals, limits, part) in [
-        (vec![top1], vec!["top1"], none.clone(), "estimators: expected one that has costs"),
         (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone from two"),
         (vec![top1, phone], vec!["top5"], none.clone(), "metric: expected one of top1, latency@phone, macs"),
         (vec![top1, phone], vec!["top1"], Limits::on("latency@watch", 1.0), "got latency@watch"),
         (vec![top1, phone], vec![], none.clone(), "goals"),
-        (vec![top1, phone, watch], vec!["top1", "macs", "params"], none.clone(), "goals"),
+        (
+            vec![top1, phone, watch],
+            vec!["top1", "macs", "params", "memory", "latency@watch"],
+            none.clone(),
+            "goals: expected one to optimize, and 3 more at most",
+        ),
         (vec![top1, phone], vec!["top1"], Limits::on("macs", -1.0), "a number above 0"),
-        (vec![top1, &other.phone], vec!["top1"], none, "costs: expected those of tiny"),
+        (vec![top1, &other.phone], vec!["top1"], none.clone(), "costs: expected those of tiny"),
     ] {
         let Err(error) = Problem::new(&space, &estimators, &goals, &limits) else { panic!("{part}") };
         assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    for (estimators, goals, part) in [
+        (vec![top1], vec!["top1"], "climbers: estimators: expected one that has costs"),
+        (vec![top1, phone], vec!["top1", "macs", "params"], "climbers: goals: expected at most two, got 3"),
+    ] {
+        let problem = Problem::new(&space, &estimators, &goals, &Limits::default()).expect("checked");
+        let error = climbers_on(&problem).expect_err("not for climbers").to_string();
+        assert!(error.contains(part), "{part}: {error}");
     }
     let wrong = Limits::from([("top1", 0.1)]);
     let problem = Problem::new(&space, &[top1, phone], &["top1"], &wrong).expect("checked");
     let error = climbers_on(&problem).expect_err("not for climbers").to_string();
     assert!(error.contains("top1 at least 0.1"), "{error}");
+}
+
+/// What is left of a problem of two devices and four limits.
+struct Limited {
+    problem_limits: Limits,
+    goals: [&'static str; 2],
+}
+
+/// Limits that a random sub-network keeps, with a little room.
+fn limited(known: &Known, room: f64) -> Limited {
+    let Known { phone, watch, .. } = known;
+    let problem_limits = Limits::from([
+        ("latency@phone", room * phone.latency_upper_us),
+        ("latency@watch", room * watch.latency_upper_us),
+        ("macs", room * phone.macs as f64),
+        ("memory", room * phone.peak_activation_bytes as f64),
+    ]);
+    Limited { problem_limits, goals: ["top1", "latency@phone"] }
+}
+
+#[test]
+fn exact_is_never_beaten_and_visits_a_part_and_others_keep_four_limits() {
+    let space = preset("tiny").expect("a preset");
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 7);
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let everything = everything(&devices, &objective);
+    let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
+    let stop = AtomicBool::new(false);
+    let lower = Counting::new(Predictor::top1(&space, &objective).expect("the same space"), usize::MAX);
+    let with_lower: [&dyn Estimator; 3] = [&lower, &devices.phone, &devices.watch];
+    let by_arch: HashMap<&Arch, &Known> = everything.iter().map(|one| (&one.arch, one)).collect();
+    for (place, room) in [(11, 1.1), (5_000, 1.3), (12_345, 1.02), (16_000, 2.0)] {
+        let Limited { problem_limits: limits, goals } = limited(&everything[place], room);
+        let problem =
+            Problem::new(&space, &estimators, &goals, &limits).expect("checked").with_budget(1500.0);
+        let keeps = |one: &&Known| {
+            let of = |name: &str| limits.of(name).expect("limited");
+            one.phone.latency_upper_us <= of("latency@phone")
+                && one.watch.latency_upper_us <= of("latency@watch")
+                && one.phone.macs as f64 <= of("macs")
+                && one.phone.peak_activation_bytes as f64 <= of("memory")
+        };
+        let best = everything.iter().filter(keeps).map(|one| one.top1).fold(0.0, f32::max);
+        let with_lower =
+            Problem::new(&space, &with_lower, &goals, &limits).expect("checked").with_budget(1500.0);
+        let unlimited = problem.clone().with_budget(f64::INFINITY);
+        let mut exact = started("exact", &[], &unlimited).expect("no parameters");
+        let found = solve(&unlimited, &mut *exact, &mut (), &stop).expect("feasible");
+        assert_eq!(found.ended, Ended::Finished(Proof::Best));
+        assert_eq!(found.best().expect("found").mean(TOP1), Some(f64::from(best)), "{limits:?}");
+        assert!(found.count < everything.len() / 2, "{} of {}", found.count, everything.len());
+        for name in STRATEGIES.iter().map(|kind| kind.name) {
+            let problem = if name == "halving" { &with_lower } else { &problem };
+            let outcome = solve(problem, &mut *strategy(name, problem), &mut (), &stop).expect("feasible");
+            for solution in outcome.top.iter().chain(&outcome.front) {
+                let one = by_arch[&space.arch(&solution.row)];
+                assert!(keeps(&one), "{name}: past a limit: {solution:?}");
+            }
+            let reached = outcome.best().and_then(|best| best.mean(TOP1)).unwrap_or(0.0);
+            assert!(reached <= f64::from(best), "{name} beats the best");
+        }
+    }
+}
+
+#[test]
+fn a_bound_holds_wherever_exact_is_interrupted() {
+    let space = small();
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 7);
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let estimators: [&dyn Estimator; 2] = [&predictor, &devices.phone];
+    let limits = Limits::on("macs", 3.5e5);
+    let problem = Problem::new(&space, &estimators, &["top1"], &limits).expect("checked");
+    let all = everything(&devices, &objective);
+    let best = all.iter().filter(|one| one.phone.macs <= 350_000).map(|one| one.top1).fold(0.0, f32::max);
+    let stop = AtomicBool::new(false);
+    for evaluations in 1..60 {
+        let problem = problem.clone().with_budget(f64::from(evaluations));
+        let mut exact = started("exact", &[], &problem).expect("no parameters");
+        let outcome = solve(&problem, &mut *exact, &mut (), &stop).expect("feasible");
+        let reached = outcome.best().and_then(|best| best.mean(TOP1)).unwrap_or(f64::NEG_INFINITY);
+        let bound = outcome.bound.unwrap_or(f64::NEG_INFINITY);
+        assert!(reached.max(bound) >= f64::from(best), "{evaluations}: {reached} {bound} {best}");
+    }
+}
+
+#[test]
+fn costs_alone_are_minimized_exactly() {
+    let space = small();
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 5);
+    let all = everything(&devices, &objective);
+    let most = between(all.iter().map(|one| one.watch.latency_upper_us), 0.3);
+    let estimators: [&dyn Estimator; 2] = [&devices.phone, &devices.watch];
+    let limits = Limits::on("latency@watch", most);
+    let problem = Problem::new(&space, &estimators, &["latency@phone"], &limits).expect("checked");
+    let mut exact = started("exact", &[], &problem).expect("no parameters");
+    let outcome = solve(&problem, &mut *exact, &mut (), &AtomicBool::new(false)).expect("feasible");
+    let kept = all.iter().filter(|one| one.watch.latency_upper_us <= most);
+    let least = kept.map(|one| one.phone.latency_us).fold(f64::INFINITY, f64::min);
+    let found = outcome.best().expect("found").mean("latency@phone").expect("known");
+    assert!(
+        (found - least).abs() < 1e-9 && outcome.count < all.len() / 2,
+        "{found} {least} {}",
+        outcome.count
+    );
+}
+
+#[test]
+fn parameters_are_checked() {
+    let space = small();
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 1);
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let whole: [&dyn Estimator; 2] = [&predictor, &devices.phone];
+    let whole = Problem::new(&space, &whole, &["top1"], &Limits::default()).expect("checked");
+    let error = started("halving", &[], &whole).err().expect("no lower fidelity").to_string();
+    assert!(error.contains("strategy halving: estimator: expected one that evaluates at lower"), "{error}");
+    let counting = Counting::new(Predictor::top1(&space, &objective).expect("the same space"), usize::MAX);
+    let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
+    let problem = Problem::new(&space, &estimators, &["top1"], &Limits::default()).expect("checked");
+    for (name, set, part) in [
+        ("annealing", vec![], "strategy: expected one of climbers, evolution, exact, halving"),
+        ("evolution", vec![("size", "3")], "strategy evolution: parameters: expected survivors, population"),
+        (
+            "evolution",
+            vec![("population", "0")],
+            "population: expected a whole number from 1 to 1000000, got 0",
+        ),
+        ("local", vec![("starts", "1e12")], "starts: expected a whole number from 1 to 1000000, got 1e12"),
+        ("evolution", vec![("survivors", "all")], "survivors: expected youngest or best, got all"),
+        ("exact", vec![("x", "1")], "strategy exact: parameters: expected branches, got x=1"),
+        ("nsga2", vec![("crossover", "1.5")], "crossover: expected a share from 0 to 1, got 1.5"),
+        ("reinforce", vec![("lr", "-1")], "lr: expected a number above 0, got -1"),
+        ("reinforce", vec![("momentum", "1")], "momentum: expected a share below 1, got 1"),
+        ("halving", vec![("of", "halving")], "of: expected a strategy that needs no full evaluations"),
+        (
+            "halving",
+            vec![("rungs", "1,0.5")],
+            "rungs: expected at least two rising shares in thousandths, the last 1",
+        ),
+        ("halving", vec![("rungs", "0.5,7")], "rungs: expected at least two rising shares"),
+        ("halving", vec![("rungs", "0,0.5,1")], "rungs: expected at least two rising shares"),
+        (
+            "halving",
+            vec![("of", "local"), ("random.draws", "3")],
+            "random.draws: expected a parameter of local",
+        ),
+        (
+            "halving",
+            vec![("of", "random"), ("random.size", "3")],
+            "strategy random: parameters: expected draws",
+        ),
+    ] {
+        let error = started(name, &set, &problem).err().expect(part).to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    for kind in STRATEGIES {
+        let defaults: Vec<(&str, &str)> = kind.parameters.iter().map(|one| (one.name, one.default)).collect();
+        started(kind.name, &defaults, &problem).expect("the defaults are what they say");
+    }
+    let inner = [("of", "evolution"), ("evolution.population", "5"), ("rungs", "0.5,1")];
+    started("halving", &inner, &problem).expect("parameters of both");
+}
+
+/// In 60 evaluations of 371 that keep the limit, the mean place over 20 seeds is at least twice as good as random search's.
+#[test]
+fn strategies_find_more_than_random_search() {
+    let space = small();
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 4);
+    let counting = Counting::new(Predictor::top1(&space, &objective).expect("the same space"), usize::MAX);
+    let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
+    let limits = Limits::on("macs", 4e5);
+    let everything = everything(&devices, &objective);
+    let kept = everything.iter().filter(|one| one.phone.macs <= 400_000);
+    let merits: Vec<f32> = kept.map(|one| one.top1).collect();
+    let place = |name: &str, set: &[(&str, &str)]| -> f64 {
+        let of_seed = |seed: u64| {
+            let problem = Problem::new(&space, &estimators, &["top1"], &limits).expect("checked");
+            let problem = problem.with_seed(seed).with_budget(60.0);
+            let mut strategy = started(name, set, &problem).expect("parameters");
+            let outcome =
+                solve(&problem, &mut *strategy, &mut (), &AtomicBool::new(false)).expect("feasible");
+            let reached = outcome.best().and_then(|best| best.mean(TOP1)).expect("found");
+            1 + merits.iter().filter(|merit| f64::from(**merit) > reached).count()
+        };
+        (0..20).map(|seed| of_seed(seed) as f64).sum::<f64>() / 20.0
+    };
+    let random = place("random", &[]);
+    for (name, set) in [
+        ("evolution", vec![]),
+        ("evolution", vec![("survivors", "best"), ("population", "20")]),
+        ("local", vec![]),
+        ("nsga2", vec![("population", "10")]),
+        ("portfolio", vec![]),
+        ("reinforce", vec![("lr", "0.1")]),
+        ("halving", vec![("rungs", "0.1,1")]),
+    ] {
+        let own = place(name, &set);
+        println!("{name} {set:?}: mean place {own} of {}, random {random}", merits.len());
+        assert!(own <= 0.5 * (random + 1.0), "{name}: {own} {random}");
+    }
+}
+
+/// Killed at 50 random moments and resumed, each strategy ends as if it had never stopped.
+#[test]
+fn a_kill_at_any_moment_changes_nothing() {
+    let space = small();
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 2);
+    let limits = Limits::on("macs", 5e5);
+    let run = |name: &str, most: usize, log: &mut Archive| {
+        let counting = Counting::new(Predictor::top1(&space, &objective).expect("the same space"), most);
+        let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
+        let goals = ["top1", "latency@phone"];
+        let problem = Problem::new(&space, &estimators, &goals, &limits).expect("checked").with_seed(9);
+        let problem = problem.with_budget(if name == "climbers" { f64::INFINITY } else { 150.0 });
+        let set: &[(&str, &str)] = if name == "climbers" { &[("candidates", "300")] } else { &[] };
+        let mut strategy = started(name, set, &problem).expect("parameters");
+        solve(&problem, &mut *strategy, log, &AtomicBool::new(false)).expect("feasible")
+    };
+    let mut state = 1u64;
+    for name in STRATEGIES.iter().map(|kind| kind.name) {
+        let mut log = Archive::default();
+        let whole = run(name, usize::MAX, &mut log);
+        for _ in 0..50 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let most = 1 + (state >> 33) as usize % (log.entries().len() - 1);
+            let mut parts = Archive::default();
+            assert_eq!(run(name, most, &mut parts).ended, Ended::Stopped, "{name} {most}");
+            assert_eq!(run(name, usize::MAX, &mut parts), whole, "{name} {most}");
+            assert_eq!(parts, log, "{name} {most}");
+        }
+    }
 }

@@ -43,6 +43,26 @@ fn counts_are_those_of_an_enumeration() {
 }
 
 #[test]
+fn one_mutation_changes_one_gene_and_what_exists_by_it() {
+    on_every_preset(|space, rows, rng| {
+        let genome = space.genome();
+        for row in rows {
+            let mut mutated = row.clone();
+            genome.mutate_one(&mut mutated, rng);
+            assert!(genome.holds(&mutated), "{mutated:?}");
+            let both = |gene: &usize| genome.exists(row, *gene) && genome.exists(&mutated, *gene);
+            let changed = (0..genome.len()).filter(|gene| row[*gene] != mutated[*gene]).filter(both).count();
+            assert_eq!(changed, 1, "{row:?} {mutated:?}");
+        }
+    });
+    let only = preset("tiny").expect("a preset");
+    let row = only.genome().corner(|_| End::Largest);
+    let mut same = row.clone();
+    only.genome().with_only(&row).mutate_one(&mut same, &mut ChaCha8Rng::seed_from_u64(0));
+    assert_eq!(same, row, "nothing to choose");
+}
+
+#[test]
 fn restricted_rows_are_rows_of_the_whole() {
     on_every_preset(|space, _, rng| {
         let keys = space.genome().dimensions().into_iter().map(|dimension| dimension.key);

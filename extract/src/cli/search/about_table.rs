@@ -2,7 +2,6 @@
 
 use base::timing::unix_seconds;
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
-use extract::search::Found;
 use serde_json::Value;
 use space::SearchSpace;
 
@@ -16,7 +15,7 @@ pub fn say(
     model: &LatencyModel<'_>,
     space: &SearchSpace,
     requested: LatencyKind,
-    found: &Found,
+    extrapolated: &[String],
 ) -> anyhow::Result<()> {
     let engine = &table.engine;
     let measured = format!("latencies of {}, {} {}", table.device.name, engine.engine, engine.engine_version);
@@ -33,7 +32,7 @@ pub fn say(
             rows.len()
         );
     }
-    for outside in &found.extrapolated {
+    for outside in extrapolated {
         warn!("extrapolated: {outside}; the margin was not measured there");
     }
     let level = model.fit().map_or(0.95, |fit| fit.validation().upper_level);

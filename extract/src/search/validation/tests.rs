@@ -87,8 +87,10 @@ fn on_worlds(
         let config = SearchConfig { seed, candidates: 3000, front_limits: 2, ..SearchConfig::default() };
         let problem = ValidationProblem {
             index: &index,
+            devices: &[],
             limits: &limits,
             config: &config,
+            strategy: None,
             least_top1: None,
             stop: &stop,
         };
@@ -101,7 +103,7 @@ fn plan(rounds: usize, rows: Option<&AccuracyFile>) -> ValidationPlan<'_> {
 }
 
 fn search(problem: &ValidationProblem<'_>, estimator: &AccuracyEstimator) -> SearchReport {
-    climb(problem.index, estimator, problem.limits, problem.config, problem.stop).expect("feasible")
+    search::climb(problem.index, estimator, problem.limits, problem.config, problem.stop).expect("feasible")
 }
 
 /// Nothing on the front is at least as accurate and faster, or more accurate and as fast.

@@ -6,10 +6,10 @@
 
 use space::{Change, GeneRow, Index, Step, Steps};
 
+use super::MOST_LIMITED;
 use crate::genes::{self, GeneFeatures, Places};
 use crate::index::Costs;
 use crate::prices::{Column, Prices};
-use crate::problem::MOST_LIMITED;
 use crate::quantity::Quantity;
 use crate::rows::GeneRows;
 

@@ -9,9 +9,10 @@ use crate::testing::{
     Opaque, all, assert_every_seed_finds_the_best, climb_from, exact_front, found_front, index_of, limit,
     small, ten_seeds_and_the_best, vast,
 };
-use crate::{Quantity, SyntheticObjective};
+use crate::{CostIndex, LATENCY, Limits, Objective, Quantity, SyntheticObjective, climb};
 use rand::Rng;
 use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
 
 /// A row with another latency, known exactly.
 fn row_of(us: f64, row: &Row) -> Row {
@@ -21,6 +22,15 @@ fn row_of(us: f64, row: &Row) -> Row {
 /// Costs by a made-up table, and a rugged landscape.
 fn parts(space: &SearchSpace) -> (CostIndex, Rugged) {
     (index_of(space, &made_up_table(space)), Rugged::new(space, 5, 0.5))
+}
+
+/// The parameters' defaults are the settings' defaults.
+#[test]
+fn both_lists_of_defaults_are_the_same() {
+    let (index, _) = parts(&small());
+    let problem = Problem::new(index.space(), &[&index], &["macs"], &Limits::default()).expect("checked");
+    let parameters = Parameters::new("climbers", PARAMETERS, &Default::default()).expect("defaults");
+    assert_eq!(SearchConfig::of(&problem, &parameters).expect("defaults"), SearchConfig::default());
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! The search of a space for the sub-network with the highest expected accuracy within limits on costs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use space::{Index, SearchSpace};
+
+use crate::archive::Solution;
+use crate::candidate::Candidate;
+use crate::error::Result;
+use crate::estimator::{Estimator, Predictor};
+use crate::index::CostIndex;
+use crate::log::Log;
+use crate::metric::{Better, Fidelity, LATENCY, Limits, Metric, TOP1};
+use crate::objective::Objective;
+use crate::pareto;
+use crate::problem::Problem;
+use crate::rows::GeneRows;
+use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
+use crate::start;
+use crate::strategies::StrategyKind;
+use crate::strategies::climbers::{Climbers, SearchConfig};
+
+/// The result of a search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchReport {
+    /// The candidate with the highest expected accuracy; of equals the fastest.
+    pub best: Candidate,
+    /// Number of distinct sub-networks whose accuracy was predicted.
+    pub candidates: u64,
+    /// The front of accuracy and latency over all evaluated sub-networks, fastest first.
+    pub front: Vec<Candidate>,
+    /// The candidates with the highest expected accuracies, best first, at most [`TOP`](crate::TOP).
+    pub top: Vec<Candidate>,
+    /// Whether `stop` ended it.
+    pub interrupted: bool,
+    /// Why it ended.
+    pub ended: Ended,
+    /// The greatest accuracy that a sub-network could have that was not evaluated, if the strategy knows a bound.
+    pub bound: Option<f64>,
+}
+
+/// A search of an index's space, by climbers or another strategy, for the highest accuracy that an objective expects under limits; of equals
+/// for the fastest.
+#[derive(Clone, Copy)]
+pub struct AccuracySearch<'a> {
+    /// Costs of the space's sub-networks.
+    pub index: &'a CostIndex,
+    /// Their latencies on further devices, named; of these the first by name breaks ties if `index` has no latency.
+    pub devices: &'a [CostIndex],
+    /// Predicts their accuracies.
+    pub objective: &'a dyn Objective,
+    /// Limits on the result.
+    pub limits: &'a Limits,
+    /// Settings of the search.
+    pub config: &'a SearchConfig,
+    /// Another strategy than climbers, if any.
+    pub strategy: Option<&'a StrategyChoice>,
+    /// Ends the search when set; it then returns the best so far.
+    pub stop: &'a AtomicBool,
+}
+
+impl AccuracySearch<'_> {
+    /// The objective's metric.
+    pub fn metric() -> Metric {
+        Metric::new(TOP1, "share", Better::Higher)
+    }
+
+    /// Searches, and stores the objective's values in a log. Values that the log has already are not computed again.
+    ///
+    /// # Errors
+    /// [`Error::Infeasible`](crate::Error::Infeasible) if one limit alone rules everything out; [`InfeasibleTogether`](crate::Error::InfeasibleTogether) if several together
+    /// provably do; [`NotFound`](crate::Error::NotFound) if nothing was found that keeps all; if the objective is of another space; or
+    /// if the log cannot be written.
+    pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
+        let Self { index, devices, objective, limits, config, strategy, stop } = *self;
+        let predictor = Predictor::new(index.space(), objective, Self::metric())?;
+        let latency = index.latency_name().or(devices.iter().filter_map(CostIndex::latency_name).min());
+        check_latency(index, latency, limits, config)?;
+        let goals: Vec<&str> = std::iter::once(TOP1).chain(latency).collect();
+        let mut estimators: Vec<&dyn Estimator> = vec![&predictor, index];
+        estimators.extend(devices.iter().map(|device| device as &dyn Estimator));
+        let problem = Problem::new(index.space(), &estimators, &goals, limits)?.with_seed(config.seed);
+        let Some(choice) = strategy else {
+            let mut climbers = Climbers::new(&problem, config)?;
+            let outcome = solve(&problem, &mut climbers, log, stop)?;
+            return Ok(SearchReport::of(outcome, index.space()));
+        };
+        problem.prices().check_each()?;
+        // a proof that nothing keeps the limits, or rows that do
+        let starts = start::starts(problem.prices())?;
+        let problem = problem.with_budget(choice.evaluations.map_or(f64::INFINITY, |most| most as f64));
+        let mut strategy = AfterStarts { starts, inner: choice.kind.start(&problem, &choice.set)? };
+        let outcome = solve(&problem, &mut strategy, log, stop)?;
+        Ok(SearchReport::of(outcome, index.space()))
+    }
+}
+
+/// Requests rows that keep the limits first, so that any search has a result.
+struct AfterStarts<'a> {
+    /// Empty once they were evaluated.
+    starts: Vec<Vec<Index>>,
+    inner: Box<dyn Strategy + 'a>,
+}
+
+impl Strategy for AfterStarts<'_> {
+    fn ask(&mut self, view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
+        if self.starts.is_empty() {
+            return self.inner.ask(view, rows);
+        }
+        self.starts.iter().for_each(|row| {
+            rows.push(row);
+        });
+        Ok(Fidelity::FULL)
+    }
+
+    fn tell(&mut self, view: &View<'_>, scored: &Scored<'_>) -> Result<()> {
+        if self.starts.is_empty() {
+            return self.inner.tell(view, scored);
+        }
+        self.starts.clear();
+        Ok(())
+    }
+
+    fn finished(&self) -> Option<Proof> {
+        self.inner.finished().filter(|_| self.starts.is_empty())
+    }
+
+    fn bound(&self) -> Option<f64> {
+        self.inner.bound()
+    }
+}
+
+/// A strategy by name, for a search of sub-networks.
+#[derive(Clone, Debug)]
+pub struct StrategyChoice {
+    /// The strategy.
+    pub kind: StrategyKind,
+    /// Its parameters, by name.
+    pub set: BTreeMap<String, String>,
+    /// Evaluations after which it ends; `None` for a strategy that ends by itself.
+    pub evaluations: Option<usize>,
+}
+
+/// [`AccuracySearch::run`] without a log.
+///
+/// # Errors
+/// As [`AccuracySearch::run`].
+pub fn climb(
+    index: &CostIndex,
+    objective: &dyn Objective,
+    limits: &Limits,
+    config: &SearchConfig,
+    stop: &AtomicBool,
+) -> Result<SearchReport> {
+    AccuracySearch { index, devices: &[], objective, limits, config, strategy: None, stop }.run(&mut ())
+}
+
+/// A latency can be limited only where there is a table.
+fn check_latency(
+    index: &CostIndex,
+    latency: Option<&str>,
+    limits: &Limits,
+    config: &SearchConfig,
+) -> Result<()> {
+    let limited = index.has_latency() || limits.of(LATENCY).is_none();
+    if limited && (latency.is_some() || config.front_limits == 0) {
+        return Ok(());
+    }
+    let expected = "a latency table, for a limit on latency and for a front";
+    Err(base::Error::invalid("search", "latency", expected, "none").into())
+}
+
+impl SearchReport {
+    fn of(outcome: Outcome, space: &SearchSpace) -> Self {
+        let named = |solutions: Vec<Solution>| -> Vec<Candidate> {
+            solutions.into_iter().map(|solution| solution.candidate(space)).collect()
+        };
+        let top = named(outcome.top);
+        Self {
+            best: top.first().expect("a feasible start was looked at").clone(),
+            candidates: outcome.count as u64,
+            interrupted: outcome.ended == Ended::Stopped,
+            ended: outcome.ended,
+            bound: outcome.bound,
+            front: pareto::front(named(outcome.front)),
+            top,
+        }
+    }
+}
