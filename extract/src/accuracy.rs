@@ -29,6 +29,7 @@ use perceptron::Network;
 pub use rank::IntervalEstimate;
 pub use report::{AccuracyCalibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
 use search::{Objective, OpenFeatures};
+use shrink::NORMAL_95;
 use space::{Encoded, Encoder};
 pub use train::MlpConfig;
 pub(crate) use unit::in_shares;
@@ -151,6 +152,24 @@ impl AccuracyEstimator {
     /// predictions less than they say, as far as cross-validated rows show it. The order of predictions stays.
     pub fn expected(&self, predicted: f64) -> f64 {
         self.report().map_or(predicted, |report| report.expected(predicted))
+    }
+
+    /// The least prediction of a sub-network of which the lower end of the 95 % interval reaches an accuracy; `None` where the
+    /// error is not known. Infinite if no prediction up to 1.5 does.
+    pub fn least_prediction(&self, least: f64) -> Option<f64> {
+        let report = self.report()?;
+        let below = NORMAL_95 * report.variance().sqrt();
+        // files round to nine decimals
+        let reaches = |prediction: f64| report.expected(prediction) - below >= least + 1e-9;
+        let (mut low, mut high) = (-0.5, 1.5);
+        if !reaches(high) {
+            return Some(f64::INFINITY);
+        }
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            if reaches(middle) { high = middle } else { low = middle }
+        }
+        Some(high)
     }
 
     /// The expected accuracy of each sub-network, as a share; not forced into 0..=1. A prediction does not

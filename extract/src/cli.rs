@@ -2,7 +2,9 @@
 //!
 //! Results go to stdout, progress and messages to stderr.
 
+mod compare;
 mod engine;
+mod explain;
 mod export;
 mod fit;
 mod import;
@@ -59,9 +61,11 @@ enum Command {
     Table(table::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
-    Search(search::Arguments),
+    Search(Box<search::Arguments>),
     Study(study::Arguments),
     Strategies(strategies::Arguments),
+    Explain(explain::Arguments),
+    Compare(compare::Arguments),
     Export(export::Arguments),
     Verify(verify::Arguments),
     Predict(predict::Arguments),
@@ -81,6 +85,8 @@ impl Command {
             Self::Search(arguments) => Some(&arguments.common),
             Self::Study(arguments) => Some(&arguments.common),
             Self::Strategies(arguments) => Some(&arguments.common),
+            Self::Explain(arguments) => Some(&arguments.common),
+            Self::Compare(arguments) => Some(&arguments.common),
             Self::Export(arguments) => Some(&arguments.common),
             Self::Verify(arguments) => Some(&arguments.common),
             Self::Predict(arguments) => Some(&arguments.common),
@@ -99,6 +105,8 @@ impl Command {
             Self::Search(arguments) => search::run(arguments),
             Self::Study(arguments) => study::run(arguments),
             Self::Strategies(arguments) => strategies::run(arguments),
+            Self::Explain(arguments) => explain::run(arguments),
+            Self::Compare(arguments) => compare::run(arguments),
             Self::Export(arguments) => export::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
             Self::Predict(arguments) => predict::run(arguments),

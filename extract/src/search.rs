@@ -2,17 +2,19 @@
 //! crate `search`, checks on whole sub-networks and validation images, and the file of the result.
 
 mod costs;
+pub mod explain;
 mod find_best;
 pub mod found;
 mod limit_trials;
 pub mod log_file;
+pub mod process;
 mod validation;
 mod value_form;
 
 pub use search::{
-    AccuracyFrom, AccuracySearch, Archive, Candidate, CostIndex, Costs, Ended, LATENCY, Limits, Log,
-    MetricValue, Objective, Proof, Quantity, STRATEGIES, SearchConfig, SearchReport, StrategyChoice,
-    StrategyKind, SyntheticObjective, TOP, climb, device_of,
+    AccuracyFrom, AccuracySearch, Archive, Better, Candidate, CostIndex, Costs, Ended, EvaluatedSearch,
+    LATENCY, Limits, Log, Metric, MetricValue, Objective, Proof, Quantity, STRATEGIES, SearchConfig,
+    SearchReport, StrategyChoice, StrategyKind, SyntheticObjective, TOP, TOP1, climb, device_of,
 };
 pub use search::{index, objective, pareto, quantity};
 
@@ -21,6 +23,7 @@ pub use find_best::find_best;
 pub use found::{DeviceFound, Found, LatencyFrom};
 pub use limit_trials::{LimitPlan, LimitTrial, promised, searched, subjects};
 pub use log_file::{LogFile, LogSetting, SearchLog};
+pub use process::{CandidateResult, Failure, ProcessConfig, ProcessEstimator, Program};
 pub use validation::{
     Evaluated, ValidatedSearch, ValidationPlan, ValidationProblem, judge_by_predictor, search_validated,
 };

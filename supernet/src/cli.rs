@@ -14,6 +14,7 @@ mod sample;
 mod shell;
 mod space;
 mod train;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ enum Command {
     Plan(plan::Arguments),
     Eval(eval::Arguments),
     Sample(sample::Arguments),
+    Trial(trial::Arguments),
     Finetune(finetune::Arguments),
     Import(import::Arguments),
     Bench(bench::Arguments),
@@ -83,6 +85,7 @@ impl Command {
             Self::Plan(arguments) => Some(&arguments.common),
             Self::Eval(arguments) => Some(&arguments.common),
             Self::Sample(arguments) => Some(&arguments.common),
+            Self::Trial(arguments) => Some(&arguments.common),
             Self::Finetune(arguments) => Some(&arguments.common),
             Self::Import(arguments) => Some(&arguments.common),
             Self::Bench(arguments) => Some(&arguments.common),
@@ -98,6 +101,7 @@ impl Command {
             Self::Plan(arguments) => arguments.run(),
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
+            Self::Trial(arguments) => arguments.run(),
             Self::Finetune(arguments) => arguments.run(),
             Self::Import(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),

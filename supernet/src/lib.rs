@@ -24,6 +24,7 @@ pub mod bench;
 pub mod error;
 mod sample;
 pub mod train;
+pub mod trial;
 
 pub use error::{Error, Result};
 // types in the signatures of this crate

@@ -281,16 +281,38 @@ impl Evaluator<'_> {
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
     pub fn evaluate(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Evaluation> {
+        let evaluation = self.evaluate_unless(&AtomicBool::new(false), arch, largest, split)?;
+        Ok(evaluation.expect("nothing asks it to stop"))
+    }
+
+    /// [`Evaluator::evaluate`], stopped between two batches when `stop` is set; `None` then.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn evaluate_unless(
+        &self,
+        stop: &AtomicBool,
+        arch: &Arch,
+        largest: Option<&Statistics>,
+        split: Split,
+    ) -> Result<Option<Evaluation>> {
+        let stopped = || stop.load(Ordering::Relaxed);
+        if stopped() {
+            return Ok(None);
+        }
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let statistics = match largest {
             Some(largest) => subnet.inherit(largest)?,
-            None => self.calibrate(arch)?,
+            None => self.calibrate_unless(stop, arch)?,
         };
+        if stopped() {
+            return Ok(None);
+        }
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
-        let images = judged(&network, self.batches(arch.resolution, split)?)
-            .map_err(|error| error.in_place(format!("arch {arch}")))?;
-        Ok(Evaluation { classes: self.space.classes(), images })
+        let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
+        let images = judged(&network, batches).map_err(|error| error.in_place(format!("arch {arch}")))?;
+        Ok((!stopped()).then(|| Evaluation { classes: self.space.classes(), images }))
     }
 
     /// Accuracy on a split of a network whose weights and statistics `source` answers with.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use base::random::rng_for;
 use space::{Index, SearchSpace};
 
 use crate::archive::Solution;
 use crate::candidate::Candidate;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::estimator::{Estimator, Predictor};
 use crate::index::CostIndex;
 use crate::log::Log;
@@ -20,6 +21,7 @@ use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
 use crate::start;
 use crate::strategies::StrategyKind;
 use crate::strategies::climbers::{Climbers, SearchConfig};
+use crate::strategies::random;
 
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +58,9 @@ pub struct AccuracySearch<'a> {
     pub config: &'a SearchConfig,
     /// Another strategy than climbers, if any.
     pub strategy: Option<&'a StrategyChoice>,
+    /// A cost to minimize, of equals for the highest accuracy, in place of the accuracy; the limits may then include one on the
+    /// objective's value.
+    pub cheapest: Option<&'a str>,
     /// Ends the search when set; it then returns the best so far.
     pub stop: &'a AtomicBool,
 }
@@ -70,29 +75,28 @@ impl AccuracySearch<'_> {
     ///
     /// # Errors
     /// [`Error::Infeasible`](crate::Error::Infeasible) if one limit alone rules everything out; [`InfeasibleTogether`](crate::Error::InfeasibleTogether) if several together
-    /// provably do; [`NotFound`](crate::Error::NotFound) if nothing was found that keeps all; if the objective is of another space; or
-    /// if the log cannot be written.
+    /// provably do; [`NotFound`](crate::Error::NotFound) if nothing was found that keeps all;
+    /// [`NoneEvaluated`](crate::Error::NoneEvaluated) if nothing is as accurate as a limit on accuracy; if the objective is of another
+    /// space; or if the log cannot be written.
     pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
-        let Self { index, devices, objective, limits, config, strategy, stop } = *self;
+        let Self { index, devices, objective, limits, config, strategy, cheapest, stop } = *self;
         let predictor = Predictor::new(index.space(), objective, Self::metric())?;
         let latency = index.latency_name().or(devices.iter().filter_map(CostIndex::latency_name).min());
         check_latency(index, latency, limits, config)?;
-        let goals: Vec<&str> = std::iter::once(TOP1).chain(latency).collect();
+        let goals: Vec<&str> = match cheapest {
+            Some(cost) => vec![cost, TOP1],
+            None => std::iter::once(TOP1).chain(latency).collect(),
+        };
         let mut estimators: Vec<&dyn Estimator> = vec![&predictor, index];
         estimators.extend(devices.iter().map(|device| device as &dyn Estimator));
         let problem = Problem::new(index.space(), &estimators, &goals, limits)?.with_seed(config.seed);
         let Some(choice) = strategy else {
             let mut climbers = Climbers::new(&problem, config)?;
             let outcome = solve(&problem, &mut climbers, log, stop)?;
-            return Ok(SearchReport::of(outcome, index.space()));
+            return SearchReport::of(outcome, index.space(), &problem.limits_text());
         };
-        problem.prices().check_each()?;
-        // a proof that nothing keeps the limits, or rows that do
-        let starts = start::starts(problem.prices())?;
-        let problem = problem.with_budget(choice.evaluations.map_or(f64::INFINITY, |most| most as f64));
-        let mut strategy = AfterStarts { starts, inner: choice.kind.start(&problem, &choice.set)? };
-        let outcome = solve(&problem, &mut strategy, log, stop)?;
-        Ok(SearchReport::of(outcome, index.space()))
+        let limits = problem.limits_text();
+        SearchReport::of(choice.search(problem, true, log, stop)?, index.space(), &limits)
     }
 }
 
@@ -131,6 +135,49 @@ impl Strategy for AfterStarts<'_> {
     }
 }
 
+/// A search of an index's space under limits with an estimator whose evaluations cost much, such as trainings.
+#[derive(Clone, Copy)]
+pub struct EvaluatedSearch<'a> {
+    /// Costs of the space's sub-networks.
+    pub index: &'a CostIndex,
+    /// Their latencies on further devices, named.
+    pub devices: &'a [CostIndex],
+    /// Evaluates sub-networks; one of its metrics is [`TOP1`].
+    pub estimator: &'a dyn Estimator,
+    /// The metrics that are optimized: the first, and others that break ties and span the front. A latency is always the last
+    /// of them, if there is one.
+    pub goals: &'a [&'a str],
+    /// Limits on the result.
+    pub limits: &'a Limits,
+    /// Decides every random choice.
+    pub seed: u64,
+    /// The strategy.
+    pub strategy: &'a StrategyChoice,
+    /// Ends the search when set; it then returns the best so far.
+    pub stop: &'a AtomicBool,
+}
+
+impl EvaluatedSearch<'_> {
+    /// Searches, and stores the values in a log. Values that the log has already are not evaluated again.
+    ///
+    /// # Errors
+    /// As [`AccuracySearch::run`], or [`NoneEvaluated`](crate::Error::NoneEvaluated) if nothing that was evaluated keeps the limits.
+    pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
+        let Self { index, devices, estimator, goals, limits, seed, strategy, stop } = *self;
+        let mut estimators: Vec<&dyn Estimator> = vec![estimator, index];
+        estimators.extend(devices.iter().map(|device| device as &dyn Estimator));
+        let latency = index.latency_name().or(devices.iter().filter_map(CostIndex::latency_name).min());
+        let mut goals = goals.to_vec();
+        goals.extend(latency.filter(|latency| !goals.contains(latency)));
+        let problem = Problem::new(index.space(), &estimators, &goals, limits)?.with_seed(seed);
+        let limits = problem.limits_text();
+        // each start costs a full evaluation; they are needed only where chance does not keep the limits
+        let by_chance = random::drawn(&problem, &mut rng_for("evaluated search", seed, &[]));
+        let from_starts = !problem.keeps_costs(&by_chance);
+        SearchReport::of(strategy.search(problem, from_starts, log, stop)?, index.space(), &limits)
+    }
+}
+
 /// A strategy by name, for a search of sub-networks.
 #[derive(Clone, Debug)]
 pub struct StrategyChoice {
@@ -140,6 +187,24 @@ pub struct StrategyChoice {
     pub set: BTreeMap<String, String>,
     /// Evaluations after which it ends; `None` for a strategy that ends by itself.
     pub evaluations: Option<usize>,
+}
+
+impl StrategyChoice {
+    /// Searches with this strategy; first for rows that keep the limits on costs, if `from_starts`.
+    fn search(
+        &self,
+        problem: Problem<'_>,
+        from_starts: bool,
+        log: &mut dyn Log,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
+        problem.prices().check_each()?;
+        // a proof that nothing keeps the limits, or rows that do
+        let starts = if from_starts { start::starts(problem.prices())? } else { Vec::new() };
+        let problem = problem.with_budget(self.evaluations.map_or(f64::INFINITY, |most| most as f64));
+        let mut strategy = AfterStarts { starts, inner: self.kind.start(&problem, &self.set)? };
+        solve(&problem, &mut strategy, log, stop)
+    }
 }
 
 /// [`AccuracySearch::run`] without a log.
@@ -153,7 +218,8 @@ pub fn climb(
     config: &SearchConfig,
     stop: &AtomicBool,
 ) -> Result<SearchReport> {
-    AccuracySearch { index, devices: &[], objective, limits, config, strategy: None, stop }.run(&mut ())
+    AccuracySearch { index, devices: &[], objective, limits, config, strategy: None, cheapest: None, stop }
+        .run(&mut ())
 }
 
 /// A latency can be limited only where there is a table.
@@ -172,19 +238,20 @@ fn check_latency(
 }
 
 impl SearchReport {
-    fn of(outcome: Outcome, space: &SearchSpace) -> Self {
+    fn of(outcome: Outcome, space: &SearchSpace, limits: &str) -> Result<Self> {
         let named = |solutions: Vec<Solution>| -> Vec<Candidate> {
             solutions.into_iter().map(|solution| solution.candidate(space)).collect()
         };
         let top = named(outcome.top);
-        Self {
-            best: top.first().expect("a feasible start was looked at").clone(),
+        let none = || Error::NoneEvaluated { count: outcome.count, limits: limits.to_string() };
+        Ok(Self {
+            best: top.first().ok_or_else(none)?.clone(),
             candidates: outcome.count as u64,
             interrupted: outcome.ended == Ended::Stopped,
             ended: outcome.ended,
             bound: outcome.bound,
             front: pareto::front(named(outcome.front)),
             top,
-        }
+        })
     }
 }

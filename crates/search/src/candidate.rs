@@ -15,6 +15,9 @@ pub enum AccuracyFrom {
     /// A predictor alone.
     #[serde(rename = "predictor")]
     Predictor,
+    /// A program that evaluated the sub-network itself.
+    #[serde(rename = "evaluator")]
+    Evaluator,
     /// A predictor and a count of validation images.
     #[serde(rename = "predictor+validation")]
     PredictorAndValidation,

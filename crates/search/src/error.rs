@@ -55,6 +55,21 @@ pub enum Error {
         /// Its values of the limited quantities.
         got: String,
     },
+    /// Of the sub-networks that were evaluated, none has values that keep all limits.
+    #[error(
+        "none of {count} evaluated sub-networks has values that keep the limits{}; relax a limit, evaluate more, or look at why evaluations fail",
+        within(.limits)
+    )]
+    NoneEvaluated {
+        /// Their number.
+        count: usize,
+        /// The limits; may be empty.
+        limits: String,
+    },
+}
+
+fn within(limits: &str) -> String {
+    if limits.is_empty() { String::new() } else { format!(" ({limits})") }
 }
 
 impl Error {
@@ -70,7 +85,7 @@ impl Error {
                     .unwrap_or(ErrorKind::Other)
             }
             Self::Infeasible { .. } | Self::InfeasibleTogether { .. } => ErrorKind::Infeasible,
-            Self::NotFound { .. } => ErrorKind::NoneFound,
+            Self::NotFound { .. } | Self::NoneEvaluated { .. } => ErrorKind::NoneFound,
         }
     }
 }
@@ -104,6 +119,7 @@ mod tests {
         for (error, expected) in [
             (infeasible, ErrorKind::Infeasible),
             (Error::NotFound { limits, closest, got }, ErrorKind::NoneFound),
+            (Error::NoneEvaluated { count: 3, limits: String::new() }, ErrorKind::NoneFound),
             (of_objective, ErrorKind::Invalid),
             (Error::Objective("a word".into()), ErrorKind::Other),
         ] {

@@ -34,6 +34,23 @@ pub trait Estimator: Sync {
     /// If a row cannot be estimated.
     fn estimate(&self, rows: &GeneRows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<MetricValue>>;
 
+    /// [`Estimator::estimate`] for values that take long: `done` receives those of a row as soon as they are there, with its
+    /// place, in any order. If `stop` is set meanwhile, rows may be left out.
+    ///
+    /// # Errors
+    /// As [`Estimator::estimate`], and those of `done`.
+    fn estimate_each(
+        &self,
+        rows: &GeneRows,
+        fidelity: Fidelity,
+        stop: &AtomicBool,
+        done: &mut dyn FnMut(usize, &[MetricValue]) -> Result<()>,
+    ) -> Result<()> {
+        let values = self.estimate(rows, fidelity, stop)?;
+        let mut rows = values.chunks_exact(self.metrics().len()).enumerate();
+        rows.try_for_each(|(place, values)| done(place, values))
+    }
+
     /// The cost index, if the values are sums and maxima of terms over few genes: these have exact minima, and a
     /// strategy can query the cost of a change. Factored costs use no budget and are not stored.
     fn factored(&self) -> Option<&CostIndex> {

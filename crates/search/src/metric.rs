@@ -11,6 +11,9 @@ pub const TOP1: &str = "top1";
 /// The name of a latency, or its prefix where there are several.
 pub const LATENCY: &str = "latency";
 
+/// The mean of a value that could not be evaluated.
+const FAILED: f64 = f64::INFINITY;
+
 /// The device in the name of a latency: `phone` in `latency@phone`.
 pub fn device_of(metric: &str) -> Option<&str> {
     metric.strip_prefix(LATENCY)?.strip_prefix('@').filter(|device| !device.is_empty())
@@ -43,9 +46,10 @@ impl Metric {
         Self { name: name.into(), unit: unit.to_string(), better }
     }
 
-    /// The value, negated where lower is better, so that the greater is the better.
+    /// The value, negated where lower is better, so that the greater is the better; that of a failure is the least.
     pub fn merit(&self, value: f64) -> f64 {
         match self.better {
+            _ if value == FAILED => f64::MIN,
             Better::Higher => value,
             Better::Lower => -value,
         }
@@ -62,13 +66,13 @@ impl Metric {
 
     /// Whether a value keeps a limit, at the worse end of its interval.
     pub fn keeps(&self, value: &MetricValue, limit: f64) -> bool {
-        self.merit(self.worse_end(value)) >= self.merit(limit)
+        !value.is_failed() && self.merit(self.worse_end(value)) >= self.merit(limit)
     }
 
     /// By which share of a limit a value breaks it, at the worse end of its interval; 0 if it keeps it.
     pub fn excess(&self, value: &MetricValue, limit: f64) -> f64 {
         let excess = (self.merit(limit) - self.merit(self.worse_end(value))) / limit.abs();
-        if excess.is_nan() { f64::INFINITY } else { excess.max(0.0) }
+        if excess.is_nan() || value.is_failed() { f64::INFINITY } else { excess.max(0.0) }
     }
 }
 
@@ -94,6 +98,16 @@ impl MetricValue {
     /// A value without an interval.
     pub fn expected(mean: f64) -> Self {
         Self { mean, ..Self::default() }
+    }
+
+    /// The value of what could not be evaluated: no search prefers it, and it keeps no limit.
+    pub fn failed() -> Self {
+        Self::expected(FAILED)
+    }
+
+    /// Whether it could not be evaluated.
+    pub fn is_failed(&self) -> bool {
+        *self == Self::failed()
     }
 
     /// Whether it is exact.
@@ -202,6 +216,17 @@ mod tests {
             let metric = Metric::new("x", "1", better);
             assert_eq!(metric.keeps(&value, limit), kept, "{better:?} {value:?} {limit}");
             assert_eq!(metric.excess(&value, limit) == 0.0, kept, "{better:?} {value:?} {limit}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_the_worst_and_keeps_no_limit() {
+        for better in [Better::Higher, Better::Lower] {
+            let metric = Metric::new("x", "1", better);
+            let failed = MetricValue::failed();
+            assert!(failed.is_failed() && !MetricValue::expected(0.0).is_failed());
+            assert_eq!(metric.merit(failed.mean), f64::MIN);
+            assert!(!metric.keeps(&failed, 1.0) && metric.excess(&failed, 1.0) == f64::INFINITY);
         }
     }
 

@@ -75,6 +75,11 @@ pub const MOST_GOALS: usize = 4;
 /// Values for the goals, the greater the better; 0 for goals that a problem does not have.
 pub type Merits = [f64; MOST_GOALS];
 
+/// Whether a row with these values could be evaluated.
+fn has_values(estimated: &[MetricValue]) -> bool {
+    !estimated.iter().any(MetricValue::is_failed)
+}
+
 fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::Error {
     base::Error::invalid("search", field, expected, got).into()
 }
@@ -212,11 +217,12 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Whether the estimated values of a row keep their limits.
+    /// Whether a row was evaluated, and its estimated values keep their limits.
     pub(super) fn keeps_estimated(&self, row: &GeneRow, estimated: &[MetricValue]) -> bool {
-        self.limits.iter().all(|(metric, bound): &(usize, f64)| {
-            self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
-        })
+        has_values(estimated)
+            && self.limits.iter().all(|(metric, bound): &(usize, f64)| {
+                self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
+            })
     }
 
     /// A row's merits for the goals.
@@ -251,8 +257,12 @@ impl<'a> Problem<'a> {
             .then(|| self.merits_with(first.as_ref(), row, estimated))
     }
 
-    /// The violation of all limits: the sum of the shares by which each is exceeded; 0 if all are kept.
+    /// The violation of all limits: the sum of the shares by which each is exceeded; 0 if all are kept. That of a row that
+    /// could not be evaluated is infinite.
     pub(super) fn violation(&self, row: &GeneRow, estimated: &[MetricValue]) -> f64 {
+        if !has_values(estimated) {
+            return f64::INFINITY;
+        }
         let of_costs = self.prices.violation(row);
         let excess = |(metric, bound): &(usize, f64)| {
             self.metrics[*metric].0.excess(&self.value(*metric, row, estimated), *bound)

@@ -47,7 +47,7 @@ fn feasible(prices: &Prices<'_>, resolution: usize, bound: &Bound) -> (f64, Vec<
     ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
 }
 
-fn descend(prices: &Prices<'_>, mut row: Vec<Index>) -> (f64, Vec<Index>) {
+pub(super) fn descend(prices: &Prices<'_>, mut row: Vec<Index>) -> (f64, Vec<Index>) {
     let mut steps = Steps::default();
     let mut least = prices.violation(&row);
     while least > 0.0 {

@@ -1,8 +1,9 @@
-//! Search strategies, each behind [`Strategy`](crate::Strategy), by name.
+//! Search strategies, each behind [`Strategy`], by name.
 
 pub mod climbers;
 pub mod evolution;
 pub mod exact;
+pub mod gradient;
 pub mod halving;
 pub mod local;
 pub mod nsga2;
@@ -46,6 +47,11 @@ pub const STRATEGIES: &[StrategyKind] = &[
         name: "exact",
         what: "branch and bound: proves the best, and visits everything that bounds do not rule out",
         parameters: exact::PARAMETERS,
+    },
+    StrategyKind {
+        name: "gradient",
+        what: "distributions over values that follow the derivatives of a predictor and of the costs",
+        parameters: gradient::PARAMETERS,
     },
     StrategyKind {
         name: "halving",
@@ -104,6 +110,7 @@ impl StrategyKind {
             "climbers" => Box::new(climbers::Climbers::from_parameters(problem, parameters)?),
             "evolution" => Box::new(evolution::Evolution::from_parameters(problem, parameters)?),
             "exact" => Box::new(exact::Exact::from_parameters(problem, parameters)?),
+            "gradient" => Box::new(gradient::Gradient::from_parameters(problem, parameters)?),
             "local" => Box::new(local::Local::from_parameters(problem, parameters)?),
             "nsga2" => Box::new(nsga2::Nsga2::from_parameters(problem, parameters)?),
             "portfolio" => Box::new(portfolio::Portfolio::from_parameters(problem, parameters)?),
@@ -127,7 +134,7 @@ fn halving_around<'a>(
         return Err(base::Error::invalid("strategy halving", "estimator", expected, "none").into());
     }
     let inner = StrategyKind::named(parameters.text("of"))?;
-    if ["halving", "climbers"].contains(&inner.name) {
+    if ["halving", "climbers", "gradient"].contains(&inner.name) {
         let expected = "a strategy that needs no full evaluations of its own";
         return Err(parameters.refused("of", expected, inner.name));
     }

@@ -1,20 +1,24 @@
 //! `extract search`: the most accurate sub-network under a device's limits.
 
 mod about_table;
-mod devices;
+pub mod devices;
+mod evaluator;
+mod goal;
 mod strategy;
 mod validation;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ::search::Error as Refusal;
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
 use command::{Common, Ending, not_an_input, result_path, stop_flag, wrote};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::search::{
-    AccuracyFrom, AccuracySearch, Candidate, Ended, Evaluated, Found, LogFile, LogSetting, MetricValue,
-    Proof, SearchConfig, SearchReport, ValidatedSearch, ValidationProblem, judge_by_predictor,
+    AccuracyFrom, AccuracySearch, Candidate, Ended, Evaluated, Found, Limits, LogFile, LogSetting,
+    MetricValue, Proof, SearchConfig, SearchReport, TOP1, ValidatedSearch, ValidationProblem,
+    judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
 use serde_json::{Value, json};
@@ -38,8 +42,12 @@ pub struct Arguments {
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
     resolutions: Vec<Extent>,
     /// The estimator that `extract fit` wrote
-    #[arg(long, value_name = "FILE")]
-    estimator: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "evaluator")]
+    estimator: Option<PathBuf>,
+    #[command(flatten)]
+    evaluator: evaluator::EvaluatorFlags,
+    #[command(flatten)]
+    goal: goal::GoalFlags,
     #[command(flatten)]
     devices: devices::DeviceFlags,
     /// Decides all random choices
@@ -66,7 +74,7 @@ pub struct Arguments {
 
 /// Refuses an output in the place of an input, or where it cannot be written.
 fn check_paths(arguments: &Arguments) -> anyhow::Result<()> {
-    let inputs = std::iter::once(&arguments.estimator).chain(&arguments.log);
+    let inputs = arguments.estimator.iter().chain(&arguments.log);
     let inputs = inputs.chain(arguments.devices.inputs()).chain(arguments.validation.inputs());
     not_an_input(&arguments.out, &inputs.collect::<Vec<_>>())?;
     if arguments.log.as_deref().is_some_and(|log| same_place(log, &arguments.out)) {
@@ -76,14 +84,24 @@ fn check_paths(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    check_paths(arguments)?;
+    match &arguments.estimator {
+        Some(estimator) => predicted(arguments, estimator),
+        None => evaluator::run(arguments),
+    }
+}
+
+/// Searches with an estimator's predictions.
+fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> {
     let output = &arguments.common;
     let threads = rayon::current_num_threads();
     let stop = stop_flag()?;
-    check_paths(arguments)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
-    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_backend(&backend()?)?;
+    let estimator = AccuracyEstimator::read(estimator)?.with_backend(&backend()?)?;
     check_estimator(arguments, &estimator, &space)?;
     let limits = arguments.devices.limits()?;
+    let goal = arguments.goal.goal()?;
+    let limits = accurate_enough(arguments, &goal, limits, &estimator)?;
     let devices = arguments.devices.read(&space)?;
     let front_limits = if arguments.front { strategy::FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
@@ -95,6 +113,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         limits: &limits,
         config: &config,
         strategy: strategy.as_ref(),
+        cheapest: goal.cheapest()?,
         least_top1,
         stop: &stop,
     };
@@ -104,7 +123,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         searched(arguments, &problem, &estimator, setting)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
+    let limits = arguments.devices.limits()?;
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
+    found.goal = goal.written();
     if arguments.front {
         found.front = report.front.clone();
     }
@@ -123,11 +144,48 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
+/// The limits, and where a cost is minimized the least prediction whose interval reaches the least accuracy.
+fn accurate_enough(
+    arguments: &Arguments,
+    goal: &goal::Goal,
+    limits: Limits,
+    estimator: &AccuracyEstimator,
+) -> anyhow::Result<Limits> {
+    let Some(cost) = goal.cheapest()? else { return Ok(limits) };
+    let Some(least) = arguments.validation.least else {
+        let expected = "a least accuracy, such as --min top1=0.9";
+        let error = base::Error::invalid(format!("--minimize {cost}"), "--min", expected, "none");
+        return Err(error.and_then_do("without one the smallest sub-network is the answer").into());
+    };
+    if arguments.front {
+        let error = base::Error::invalid(format!("--minimize {cost}"), "--front", "one of both", "both");
+        return Err(error
+            .and_then_do("a front of accuracy and latency has the fastest for each accuracy")
+            .into());
+    }
+    let prediction = estimator.least_prediction(least).ok_or_else(|| {
+        base::Error::invalid("limit on top1", "estimator", "one whose error is known", "an imported one")
+    })?;
+    if prediction <= 0.0 {
+        return Ok(limits);
+    }
+    if prediction.is_infinite() {
+        let expected = "one that the estimator's error leaves room for";
+        let error = base::Error::invalid("--min", "top1", expected, least);
+        return Err(error.and_then_do("ask for less, or fit the estimator to more rows").into());
+    }
+    Ok(limits.and(TOP1, prediction))
+}
+
 /// Says what is not known of the result, and how an interrupted search goes on.
 fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found: &Found) {
     if estimator.report().is_none() && found.evaluated.is_empty() {
         info!("note: the estimator was imported, so how wrong it is, and about which supernet, is not known");
     }
+    say_how_it_goes_on(arguments, found);
+}
+
+fn say_how_it_goes_on(arguments: &Arguments, found: &Found) {
     match &arguments.log {
         Some(log) if found.interrupted => {
             info!("interrupted: this is the best so far; the same command goes on with {}", log.display());
@@ -186,13 +244,18 @@ fn searched(
         let ValidatedSearch { report, evaluated, .. } = validated;
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
-    let ValidationProblem { index, devices, limits, config, strategy, least_top1, stop } = *problem;
+    let ValidationProblem { index, devices, limits, config, strategy, cheapest, least_top1, stop } = *problem;
     let objective = estimator;
-    let search = AccuracySearch { index, devices, objective, limits, config, strategy, stop };
+    let search = AccuracySearch { index, devices, objective, limits, config, strategy, cheapest, stop };
     let report = match log.open(index.space(), &[])? {
         Some(mut log) => search.run(&mut log),
         None => search.run(&mut ()),
     };
+    if let (Err(Refusal::NoneEvaluated { .. }), Some(least)) = (&report, least_top1) {
+        let expected = "an accuracy that some sub-network within the limits has for certain";
+        let error = base::Error::invalid("--min", "top1", expected, least);
+        return Err(error.and_then_do("ask for less, or relax the limits").into());
+    }
     let mut report = report.map_err(extract::Error::from)?;
     judge_by_predictor(&mut report, estimator, least_top1)?;
     let supernet = estimator.supernet().unwrap_or_default().to_string();
@@ -264,7 +327,7 @@ fn ended(report: &SearchReport) -> &'static str {
 
 fn document(report: &SearchReport, found: &Found, strategy: &str, seconds: f64) -> Value {
     json!({
-        "strategy": strategy, "ended": ended(report), "proof": found.proof, "bound": report.bound,
+        "strategy": strategy, "goal": found.goal.as_deref().unwrap_or(TOP1), "ended": ended(report), "proof": found.proof, "bound": report.bound,
         "best": printed(&report.best), "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front.iter().map(printed).collect::<Vec<_>>(), "nearest_feasible": null,
@@ -325,6 +388,7 @@ fn accuracy(best: &Candidate, found: &Found) -> String {
                 "\n              best of {count} evaluated: {top1:.2} % of {n} validation images, shrunk for the choice"
             );
         }
+        (Some(AccuracyFrom::Evaluator), _) => line += "\n              by the evaluator, of its validation",
         _ => line += "\n              by the predictor alone",
     }
     line
@@ -364,12 +428,14 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
         candidates(report, found, seconds),
     ]);
     match (&found.proof, report.bound) {
-        (Some(_), _) => {
-            lines.push("proof         no sub-network within the limits has a higher prediction".to_string());
-        }
-        (None, Some(bound)) => {
+        (Some(_), _) => lines.push(match &found.goal {
+            None => "proof         no sub-network within the limits has a higher prediction".to_string(),
+            Some(goal) => format!("proof         no sub-network within the limits has a better {goal}"),
+        }),
+        (None, Some(bound)) if found.goal.is_none() => {
             lines.push(format!("proof         none: others may have up to {:.2} %", 100.0 * bound));
         }
+        (None, Some(bound)) => lines.push(format!("proof         none: others may have {}", bound.abs())),
         (None, None) => {}
     }
     if let Some(share) = found.limit_kept {

@@ -35,6 +35,7 @@ pub fn find_best(
         limits,
         config,
         strategy: None,
+        cheapest: None,
         least_top1: None,
         stop: never,
     };

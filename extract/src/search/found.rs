@@ -13,7 +13,7 @@ use base::document::{self, sorted};
 use base::file::{self, write_atomically};
 use latency::{EngineFacts, LatencyKind, LatencyTable};
 use network::model_folder::SelectedOn;
-use search::{Better, Candidate, LATENCY, Limits, MetricValue, TOP1};
+use search::{Better, Candidate, LATENCY, Limits, Metric, MetricValue, TOP1};
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
@@ -73,10 +73,17 @@ pub struct Found {
     /// The images that `best` was selected on, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_on: Option<SelectedOn>,
-    /// BLAKE3 of the estimator's file, in hexadecimal.
+    /// BLAKE3 of the estimator's file, in hexadecimal; empty where a program evaluated.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub estimator: String,
+    /// The command of the program that evaluated, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluator: Option<String>,
     /// Whether the search was interrupted: `best` is the best until then.
     pub interrupted: bool,
+    /// The metric that was optimized; absent for the accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<String>,
     /// The strategy's name; absent for the default one as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
@@ -112,9 +119,15 @@ pub struct MetricForm {
     pub better: Better,
 }
 
+impl From<&Metric> for MetricForm {
+    fn from(metric: &Metric) -> Self {
+        Self { unit: metric.unit.clone(), better: metric.better }
+    }
+}
+
 impl MetricForm {
     /// The form of a metric of this crate's searches.
-    fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         let (unit, better) = match name {
             TOP1 => ("share", Better::Higher),
             "memory" => ("B", Better::Lower),
@@ -196,7 +209,9 @@ impl Found {
             evaluated: Vec::new(),
             selected_on: None,
             estimator: String::new(),
+            evaluator: None,
             interrupted: false,
+            goal: None,
             strategy: None,
             proof: None,
             latency_table: None,

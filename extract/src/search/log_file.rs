@@ -139,7 +139,11 @@ struct Line {
     /// The share that an estimator looked at; absent for all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fidelity: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     values: Vec<ValueForm>,
+    /// It could not be evaluated, and has no values.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    failed: bool,
     /// An image a letter: 1 where its class was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hits: Option<String>,
@@ -218,10 +222,13 @@ impl From<&LogSetting> for Header {
 
 impl From<&LoggedEstimate> for Line {
     fn from(LoggedEstimate { arch, fidelity, values, hits }: &LoggedEstimate) -> Self {
+        let failed = values.iter().any(MetricValue::is_failed);
+        let values = if failed { &[][..] } else { values };
         Self {
             arch: arch.clone(),
             fidelity: (*fidelity != Fidelity::FULL).then(|| fidelity.share()),
             values: values.iter().map(ValueForm::from).collect(),
+            failed,
             hits: hits
                 .as_ref()
                 .map(|hits: &Vec<bool>| hits.iter().map(|hit| if *hit { '1' } else { '0' }).collect()),
@@ -233,14 +240,20 @@ fn estimate(place: &str, line: &str, metrics: usize) -> Result<LoggedEstimate> {
     let wrong = |field: &str, expected: &str, got: &dyn std::fmt::Display| -> Error {
         base::Error::invalid(place, field, expected, got).into()
     };
-    let form = "{\"arch\", \"values\"}";
+    let form = "{\"arch\", \"values\"} or {\"arch\", \"failed\"}";
     let line: Line = serde_json::from_str(line).map_err(|error| wrong("estimate", form, &error))?;
     let share = line.fidelity.unwrap_or(1.0);
     let fidelity = Fidelity::of_share(share);
     if fidelity.share() != share {
         return Err(wrong("fidelity", "a share of at most 1 in thousandths", &share));
     }
-    let values: Vec<MetricValue> = line.values.into_iter().map(MetricValue::from).collect();
+    let mut values: Vec<MetricValue> = line.values.into_iter().map(MetricValue::from).collect();
+    if line.failed {
+        if !values.is_empty() || line.hits.is_some() {
+            return Err(wrong("failed", "no values", &values.len()));
+        }
+        values = vec![MetricValue::failed(); metrics];
+    }
     if values.len() != metrics {
         return Err(wrong("values", &format!("as many as the header has metrics, {metrics}"), &values.len()));
     }
@@ -386,6 +399,7 @@ impl LogFile {
         }
         if let Some(number) = values
             .iter()
+            .filter(|value| !value.is_failed())
             .flat_map(|value: &MetricValue| [Some(value.mean), value.low, value.high])
             .flatten()
             .find(|number| !number.is_finite())

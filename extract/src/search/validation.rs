@@ -34,6 +34,8 @@ pub struct ValidationProblem<'a> {
     pub config: &'a SearchConfig,
     /// Another strategy than climbers, if any.
     pub strategy: Option<&'a StrategyChoice>,
+    /// A cost to minimize in place of the accuracy; without evaluations only.
+    pub cheapest: Option<&'a str>,
     /// Least accuracy that the lower end of the chosen one's interval must reach, if any.
     pub least_top1: Option<f64>,
     /// Ends it when set.
@@ -165,7 +167,7 @@ fn check_shares(report: &SearchReport) -> Result<()> {
     Err(error.and_then_do("if it is per cent, import or fit the estimator anew").into())
 }
 
-fn expect(candidate: &mut Candidate, estimator: &AccuracyEstimator, offset: f64) {
+pub(super) fn expect(candidate: &mut Candidate, estimator: &AccuracyEstimator, offset: f64) {
     let accuracy = estimator.expected(candidate.accuracy()) + offset;
     let deviation = estimator.report().map(|report| report.variance().sqrt());
     give(candidate, accuracy, deviation, AccuracyFrom::Predictor);
@@ -222,9 +224,9 @@ pub fn search_validated(
             None => estimator.clone(),
             Some(_) => refitted(plan, &rounds)?,
         };
-        let ValidationProblem { index, devices, limits, config, strategy, stop, .. } = *problem;
+        let ValidationProblem { index, devices, limits, config, strategy, cheapest, stop, .. } = *problem;
         let objective = &estimator;
-        let search = AccuracySearch { index, devices, objective, limits, config, strategy, stop };
+        let search = AccuracySearch { index, devices, objective, limits, config, strategy, cheapest, stop };
         let mut report = search.run(&mut ())?;
         check_shares(&report)?;
         let known: BTreeSet<&Arch> = all(&rounds).map(|count| &count.candidate.arch).collect();

@@ -35,6 +35,7 @@ use network::checkpoint::{
 };
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
+use network::eval::{Calibration, Evaluator};
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::average::Average;
@@ -148,6 +149,27 @@ impl Trainer {
     pub fn write_events(&mut self) {
         let largest = Some(sampler::largest(&self.space));
         self.folder.write_events(Points { batch: self.plan.batch, largest });
+    }
+
+    /// The space that is trained.
+    pub fn space(&self) -> &SearchSpace {
+        &self.space
+    }
+
+    /// Steps taken so far, before a resume included.
+    pub fn steps_taken(&self) -> u64 {
+        self.step
+    }
+
+    /// Evaluates sub-networks with the weights of now, or their average if there is one, on the images of the run.
+    pub fn evaluator(&self) -> Evaluator<'_> {
+        Evaluator {
+            space: &self.space,
+            weights: self.result(),
+            dataset: &self.dataset,
+            calibration: Calibration::default(),
+            backend: self.config.backend.unrecorded(),
+        }
     }
 
     /// How the run was resumed, if it was.

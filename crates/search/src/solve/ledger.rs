@@ -28,8 +28,9 @@ pub(super) struct Ledger<'a> {
     keys: Vec<u64>,
     asked: Vec<usize>,
     fresh: Vec<usize>,
-    /// Rows that are not in the log.
+    /// Rows that are not in the log, and their places among the new rows.
     unknown: GeneRows,
+    missing: Vec<usize>,
 }
 
 /// How much of a request was evaluated.
@@ -40,9 +41,6 @@ pub(super) enum Looked {
     /// The budget does not suffice for the rest.
     UntilSpent,
 }
-
-/// An estimator's number of values per row, and the values.
-type Part = (usize, Vec<MetricValue>);
 
 /// Rows that one thread compares with the limits in one piece.
 const COMPARED_AT_ONCE: usize = 256;
@@ -61,6 +59,7 @@ impl<'a> Ledger<'a> {
             asked: Vec::new(),
             fresh: Vec::new(),
             unknown: GeneRows::new(problem.genome().len()),
+            missing: Vec::new(),
         }
     }
 
@@ -86,17 +85,17 @@ impl<'a> Ledger<'a> {
         debug_assert!(rows.iter().all(|row| self.problem.genome().holds(row)));
         let first = self.places.len();
         self.find(rows, fidelity);
-        let prices = self.affordable(rows, fidelity);
+        let mut prices = self.affordable(rows, fidelity);
         let whole = self.fresh.len();
         self.forget_from(prices.len());
-        let looked = self.estimate(rows, fidelity, log, stop)?;
         let affordable = self.fresh.len();
-        self.forget_from(looked);
-        self.enter(rows, fidelity, first, &prices[..looked]);
-        Ok(match looked {
-            looked if looked < affordable => Looked::UntilStopped,
-            looked if looked < whole => Looked::UntilSpent,
-            _ => Looked::AtAll,
+        let left = self.estimate(rows, fidelity, log, stop)?;
+        self.forget(&left, first, &mut prices);
+        self.enter(rows, fidelity, first, &prices);
+        Ok(match left.is_empty() {
+            false => Looked::UntilStopped,
+            true if affordable < whole => Looked::UntilSpent,
+            true => Looked::AtAll,
         })
     }
 
@@ -141,56 +140,66 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Adds the values of the new rows, from the log or the estimators; returns their number.
+    /// Adds the values of the new rows, from the log or the estimators; returns which of them have none. Each is logged as
+    /// soon as it has them.
     fn estimate(
         &mut self,
         rows: &GeneRows,
         fidelity: Fidelity,
         log: &mut dyn Log,
         stop: &AtomicBool,
-    ) -> Result<usize> {
+    ) -> Result<Vec<usize>> {
         let each = self.problem.estimated();
         // a log of another problem has other values
         let fits = |values: &&[MetricValue]| values.len() == each;
+        let first = self.values.len();
+        self.values.resize(first + self.fresh.len() * each, MetricValue::default());
         self.unknown.clear();
-        for &at in self.fresh.iter().filter(|at| log.known(rows.get(**at), fidelity).filter(fits).is_none()) {
-            self.unknown.push(rows.get(at));
+        self.missing.clear();
+        for (new, &at) in self.fresh.iter().enumerate() {
+            let start = first + new * each;
+            match log.known(rows.get(at), fidelity).filter(fits) {
+                Some(values) => self.values[start..start + each].copy_from_slice(values),
+                None => {
+                    self.unknown.push(rows.get(at));
+                    self.missing.push(new);
+                }
+            }
         }
-        let (parts, estimated) = self.estimate_unknown(fidelity, stop)?;
-        let mut unknown = 0;
-        for (looked, &at) in self.fresh.iter().enumerate() {
-            let row = rows.get(at);
-            if let Some(values) = log.known(row, fidelity).filter(fits) {
-                self.values.extend_from_slice(values);
-                continue;
-            }
-            if unknown == estimated {
-                return Ok(looked);
-            }
-            for (width, values) in &parts {
-                self.values.extend_from_slice(&values[unknown * width..(unknown + 1) * width]);
-            }
-            unknown += 1;
-            log.append(row, fidelity, &self.values[self.values.len() - each..])?;
-        }
-        Ok(self.fresh.len())
+        let Self { problem, unknown, missing, values, .. } = self;
+        let mut done = vec![false; missing.len()];
+        estimate_each(problem, unknown, fidelity, stop, &mut |place, own| {
+            let start = first + missing[place] * each;
+            values[start..start + each].copy_from_slice(own);
+            done[place] = true;
+            log.append(unknown.get(place), fidelity, own)
+        })?;
+        let left: Vec<usize> =
+            (0..done.len()).filter(|place| !done[*place]).map(|place| missing[place]).collect();
+        Ok(left)
     }
 
-    /// Each estimator's values of the rows that are not in the log, with its number of values per row; and the number
-    /// of rows that all of them estimated.
-    fn estimate_unknown(&self, fidelity: Fidelity, stop: &AtomicBool) -> Result<(Vec<Part>, usize)> {
-        let mut estimated = self.unknown.len();
-        let mut parts = Vec::with_capacity(self.problem.estimators().len());
-        if estimated == 0 {
-            return Ok((parts, 0));
+    /// Removes new rows that have no values; those after them move up.
+    fn forget(&mut self, left: &[usize], first: usize, prices: &mut Vec<f64>) {
+        if left.is_empty() {
+            return;
         }
-        for estimator in self.problem.estimators() {
-            let values = estimator.estimate(&self.unknown, fidelity, stop)?;
-            let width = estimator.metrics().len();
-            estimated = estimated.min(values.len() / width);
-            parts.push((width, values));
+        let each = self.problem.estimated();
+        let is_left = |new: usize| left.binary_search(&new).is_ok();
+        let kept: Vec<usize> = (0..self.fresh.len()).filter(|new| !is_left(*new)).collect();
+        for &new in left {
+            self.places.remove(&self.keys[self.fresh[new]]);
         }
-        Ok((parts, estimated))
+        for (to, &from) in kept.iter().enumerate() {
+            let [own, place] = [from, to].map(|new| (first + new) * each);
+            self.values.copy_within(own..own + each, place);
+            self.fresh[to] = self.fresh[from];
+            prices[to] = prices[from];
+            self.places.insert(self.keys[self.fresh[to]], first + to);
+        }
+        self.values.truncate((first + kept.len()) * each);
+        self.fresh.truncate(kept.len());
+        prices.truncate(kept.len());
     }
 
     /// Pays for the new rows, and enters those that keep all limits, if they were fully evaluated.
@@ -236,4 +245,37 @@ impl<'a> Ledger<'a> {
             bound,
         }
     }
+}
+
+/// The values of rows from all estimators: from a single one as soon as it has them, from several when all of them do.
+fn estimate_each(
+    problem: &Problem<'_>,
+    rows: &GeneRows,
+    fidelity: Fidelity,
+    stop: &AtomicBool,
+    done: &mut dyn FnMut(usize, &[MetricValue]) -> Result<()>,
+) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    if let [estimator] = problem.estimators() {
+        return estimator.estimate_each(rows, fidelity, stop, done);
+    }
+    let mut estimated = rows.len();
+    let mut parts = Vec::with_capacity(problem.estimators().len());
+    for estimator in problem.estimators() {
+        let values = estimator.estimate(rows, fidelity, stop)?;
+        let width = estimator.metrics().len();
+        estimated = estimated.min(values.len() / width);
+        parts.push((width, values));
+    }
+    let mut own = Vec::with_capacity(problem.estimated());
+    for place in 0..estimated {
+        own.clear();
+        for (width, values) in &parts {
+            own.extend_from_slice(&values[place * width..(place + 1) * width]);
+        }
+        done(place, &own)?;
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     },
     Parameter { name: "rungs", default: "0.1,0.3,1", what: "rising fidelities, the last 1" },
     Parameter { name: "eta", default: "3", what: "one of so many is promoted" },
+    Parameter { name: "batch", default: "1", what: "rows of one rung that are promoted together" },
 ];
 
 /// The rows that were evaluated at one fidelity.
@@ -65,6 +66,8 @@ impl Rung {
 pub struct Halving<'a> {
     inner: Box<dyn Strategy + 'a>,
     eta: usize,
+    /// Rows that are promoted together, at most.
+    batch: usize,
     rungs: Vec<Rung>,
     /// The rung of the current request.
     at: usize,
@@ -93,7 +96,8 @@ impl<'a> Halving<'a> {
             return Err(parameters.refused("eta", "at least 2", parameters.text("eta")));
         }
         let rung = |fidelity| Rung { fidelity, rows: Vec::new(), known: BTreeSet::new(), next: 0 };
-        Ok(Self { inner, eta, rungs: fidelities.into_iter().map(rung).collect(), at: 0 })
+        let batch = parameters.count("batch")?;
+        Ok(Self { inner, eta, batch, rungs: fidelities.into_iter().map(rung).collect(), at: 0 })
     }
 }
 
@@ -102,10 +106,12 @@ impl Strategy for Halving<'_> {
         // from the top, so that promising rows get there soon
         for lower in (0..self.rungs.len() - 1).rev() {
             let rung = &mut self.rungs[lower];
-            if !rung.is_promotable(self.eta) {
+            while rows.len() < self.batch && rung.is_promotable(self.eta) {
+                rows.push(&rung.promote());
+            }
+            if rows.is_empty() {
                 continue;
             }
-            rows.push(&rung.promote());
             self.at = lower + 1;
             return Ok(self.rungs[self.at].fidelity);
         }

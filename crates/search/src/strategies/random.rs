@@ -13,37 +13,42 @@ use crate::solve::{Proof, Scored, Strategy, View};
 
 /// Stream of its random numbers.
 const RANDOM: u64 = 8;
-/// Rows per batch.
+/// Rows per batch, unless given.
 const BATCH: usize = 64;
 /// Draws for a row that keeps the limits on costs, before one is taken that does not.
 const TRIES: usize = 100;
 
-pub(super) const PARAMETERS: &[Parameter] = &[Parameter {
-    name: "draws",
-    default: "none",
-    what: "rows after which it ends; none for a search that ends with its budget",
-}];
+pub(super) const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "draws",
+        default: "none",
+        what: "rows after which it ends; none for a search that ends with its budget",
+    },
+    Parameter { name: "batch", default: "64", what: "rows that are evaluated together" },
+];
 
 /// Draws a number of rows that keep the limits on costs.
 pub struct Random<'a> {
     problem: &'a Problem<'a>,
     rng: ChaCha8Rng,
     left: usize,
+    batch: usize,
 }
 
 impl<'a> Random<'a> {
     /// A number of draws, of the problem's seed.
     pub fn new(problem: &'a Problem<'a>, draws: usize) -> Self {
-        Self { problem, rng: numbered_rng(problem.seed, RANDOM), left: draws }
+        Self { problem, rng: numbered_rng(problem.seed, RANDOM), left: draws, batch: BATCH }
     }
 
     pub(super) fn from_parameters(problem: &'a Problem<'a>, parameters: &Parameters) -> Result<Self> {
-        Ok(Self::new(problem, parameters.count_or_none("draws")?.unwrap_or(usize::MAX)))
+        let draws = parameters.count_or_none("draws")?.unwrap_or(usize::MAX);
+        Ok(Self { batch: parameters.count("batch")?, ..Self::new(problem, draws) })
     }
 }
 
 /// A random row that keeps the limits on costs; after a hundred draws one that does not.
-pub(super) fn drawn(problem: &Problem<'_>, rng: &mut ChaCha8Rng) -> Vec<Index> {
+pub(crate) fn drawn(problem: &Problem<'_>, rng: &mut ChaCha8Rng) -> Vec<Index> {
     kept(problem, rng, |rng| problem.genome().random(rng))
 }
 
@@ -65,7 +70,7 @@ pub(super) fn kept(
 
 impl Strategy for Random<'_> {
     fn ask(&mut self, _view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
-        for _ in 0..BATCH.min(self.left) {
+        for _ in 0..self.batch.min(self.left) {
             rows.push(&drawn(self.problem, &mut self.rng));
         }
         Ok(Fidelity::FULL)

@@ -179,14 +179,18 @@ impl<'a> Reinforce<'a> {
         })
     }
 
-    /// A row's reward: its merit, or for one that breaks a limit less than the worst merit so far, by the violation.
-    fn reward(&mut self, scored: &Scored<'_>, row: usize) -> f64 {
+    /// A row's reward: its merit, or for one that breaks a limit less than the worst merit so far, by the violation. `None`
+    /// for one that could not be evaluated before any other was.
+    fn reward(&mut self, scored: &Scored<'_>, row: usize) -> Option<f64> {
         let merit = scored.merits(row)[0];
         let violation = scored.violation(row);
+        if violation == f64::INFINITY {
+            return self.worst.is_finite().then(|| rewarded(self.worst, 1.0, self.worst));
+        }
         if violation == 0.0 {
             self.worst = self.worst.min(merit);
         }
-        rewarded(merit, violation, self.worst)
+        Some(rewarded(merit, violation, self.worst))
     }
 }
 
@@ -212,7 +216,7 @@ impl Strategy for Reinforce<'_> {
         let genome = self.problem.genome();
         let mut sum: Vec<Vec<f64>> = self.policy.genes.iter().map(|logits| vec![0.0; logits.len()]).collect();
         for (at, row) in scored.rows.iter().enumerate() {
-            let reward = self.reward(scored, at);
+            let Some(reward) = self.reward(scored, at) else { continue };
             let advantage = reward - self.baseline.update(reward, self.momentum);
             let own = self.policy.gradient(genome, row, advantage, self.entropy);
             sum.iter_mut().flatten().zip(own.iter().flatten()).for_each(|(sum, own)| *sum += own);
@@ -256,15 +260,15 @@ mod tests {
             let row = policy.draw(genome, &mut rng);
             let (advantage, entropy) = (normal(&mut rng), 0.3);
             let gradient = policy.gradient(genome, &row, advantage, entropy);
-            for gene in 0..genome.len() {
-                for at in 0..gradient[gene].len() {
+            for (gene, slopes) in gradient.iter().enumerate() {
+                for (at, own) in slopes.iter().enumerate() {
                     let moved = |by: f64| {
                         let mut policy = policy.clone();
                         policy.genes[gene][at].value += by;
                         value(&policy, genome, &row, advantage, entropy)
                     };
                     let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                    assert!((slope - gradient[gene][at]).abs() < 1e-8, "gene {gene}: {slope}");
+                    assert!((slope - own).abs() < 1e-8, "gene {gene}: {slope}");
                 }
             }
         }

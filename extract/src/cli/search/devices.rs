@@ -16,15 +16,26 @@ use super::about_table;
 /// The group of the flags that give a table.
 pub const ANY_TABLE: &str = "any_table";
 
+/// The flags that give tables.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new(ANY_TABLE).args(["latency_table", "tables"]).multiple(true))]
-pub struct DeviceFlags {
+pub struct TableFlags {
     /// The table that `extract measure` wrote; needed for a latency limit or a front
     #[arg(long, value_name = "TABLE.json")]
-    pub latency_table: Option<PathBuf>,
+    latency_table: Option<PathBuf>,
     /// The table of one of several devices; its latency is latency@NAME
     #[arg(id = "tables", long = "table", value_name = "NAME=TABLE.json", value_parser = named)]
     tables: Vec<(String, PathBuf)>,
+    /// Which latency is limited: undisturbed, with nothing else on the core; or typical, as observed,
+    /// neighbors included
+    #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = ANY_TABLE, value_parser = kind)]
+    latency: LatencyKind,
+}
+
+#[derive(clap::Args)]
+pub struct DeviceFlags {
+    #[command(flatten)]
+    tables: TableFlags,
     /// Limit on a metric, such as latency@NAME=12ms, macs=200M, params=5M or memory=4MB
     #[arg(long, value_name = "METRIC=AMOUNT", value_parser = limit)]
     limit: Vec<(String, f64)>,
@@ -40,10 +51,6 @@ pub struct DeviceFlags {
     /// Limit on peak activation memory, such as 4MB
     #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
     max_memory: Option<f64>,
-    /// Which latency is limited: undisturbed, with nothing else on the core; or typical, as observed,
-    /// neighbors included
-    #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = ANY_TABLE, value_parser = kind)]
-    latency: LatencyKind,
 }
 
 fn kind(text: &str) -> Result<LatencyKind, String> {
@@ -78,16 +85,16 @@ fn limit(text: &str) -> Result<(String, f64), String> {
 }
 
 /// A table that was read.
-struct Device {
+pub struct Device {
     /// `None` for that of `--latency-table`.
-    name: Option<String>,
-    table: LatencyTable,
+    pub name: Option<String>,
+    pub table: LatencyTable,
 }
 
 /// The tables of a search, and the costs by them.
 pub struct Devices {
-    tables: Vec<Device>,
-    kind: LatencyKind,
+    pub tables: Vec<Device>,
+    pub kind: LatencyKind,
     /// The space's costs, with the latency of `--latency-table`.
     pub index: CostIndex,
     /// The latencies of named devices.
@@ -97,7 +104,12 @@ pub struct Devices {
 impl DeviceFlags {
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
-        self.latency_table.iter().chain(self.tables.iter().map(|(_, path)| path))
+        self.tables.inputs()
+    }
+
+    /// [`TableFlags::read`].
+    pub fn read(&self, space: &SearchSpace) -> anyhow::Result<Devices> {
+        self.tables.read(space)
     }
 
     /// All limits.
@@ -105,15 +117,15 @@ impl DeviceFlags {
     /// # Errors
     /// If a metric is limited twice, or a device that has no table.
     pub fn limits(&self) -> anyhow::Result<Limits> {
-        let Self { max_latency, max_macs, max_params, max_memory, limit, .. } = self;
+        let Self { tables, max_latency, max_macs, max_params, max_memory, limit } = self;
         let short =
             [(LATENCY, max_latency), ("macs", max_macs), ("params", max_params), ("memory", max_memory)];
         let short = short.into_iter().filter_map(|(name, bound)| Some((name.to_string(), (*bound)?)));
         let mut all = BTreeMap::new();
         for (name, bound) in short.chain(limit.iter().cloned()) {
             let known = match device_of(&name) {
-                Some(device) => self.tables.iter().any(|(own, _)| own == device),
-                None => name != LATENCY || self.latency_table.is_some(),
+                Some(device) => tables.tables.iter().any(|(own, _)| own == device),
+                None => name != LATENCY || tables.latency_table.is_some(),
             };
             if !known {
                 let expected = "a metric with a table";
@@ -125,6 +137,13 @@ impl DeviceFlags {
             }
         }
         Ok(all.into_iter().collect())
+    }
+}
+
+impl TableFlags {
+    /// The files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.latency_table.iter().chain(self.tables.iter().map(|(_, path)| path))
     }
 
     /// Reads the tables, and prices the space's layers.

@@ -79,6 +79,7 @@ fn a_log_is_read_as_it_was_written() {
         MetricValue { mean: 0.1 + 0.2, low: Some(-0.0), high: None, extrapolated: true },
         MetricValue::exact(7.0),
         MetricValue::expected(f64::MIN_POSITIVE),
+        MetricValue::failed(),
     ];
     let rows = space.genome().all();
     let mut log = LogFile::open(&path, &space, &setting(&space)).expect("new");
@@ -98,6 +99,7 @@ fn a_log_is_read_as_it_was_written() {
     let text = std::fs::read_to_string(&path).expect("text");
     assert_eq!(read(&path).expect("a log").to_jsonl(), text);
     assert!(text.contains("\"fidelity\":0.25") && text.contains("\"hits\":\"1011\""), "{text}");
+    assert!(text.contains("\"failed\":true}") && !text.contains("null"), "{text}");
 }
 
 #[test]
@@ -166,6 +168,11 @@ fn malformed_logs_are_refused() {
             "metrics: expected at least one",
         ),
         ("\"estimator\":\"", "\"estimator\":\"\",\"estimator\":\"", "stands there twice"),
+        (
+            "\"values\":[{\"mean\":0.75}]",
+            "\"values\":[{\"mean\":0.75}],\"failed\":true",
+            "failed: expected no values",
+        ),
         (
             "{\"mean\":0.75}",
             "{\"mean\":0.75},1",

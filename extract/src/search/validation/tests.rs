@@ -91,6 +91,7 @@ fn on_worlds(
             limits: &limits,
             config: &config,
             strategy: None,
+            cheapest: None,
             least_top1: None,
             stop: &stop,
         };

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use network::checkpoint::{Kind, Supernet};
 use network::data::{Dataset, Split};
-use network::eval::{Accuracy, Calibration, Evaluator};
+use network::eval::{Accuracy, Evaluator};
 use space::{Arch, sampler};
 
 use super::{Observer, Trainer, notify};
@@ -99,13 +99,7 @@ impl Trainer {
         dataset: &Dataset,
         arch: &Arch,
     ) -> Result<Option<Accuracy>> {
-        let evaluator = Evaluator {
-            space: &self.space,
-            weights: self.result(),
-            dataset,
-            calibration: Calibration::default(),
-            backend: self.config.backend.unrecorded(),
-        };
+        let evaluator = Evaluator { dataset, ..self.evaluator() };
         evaluator.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
             network::Error::NoAccuracy { field, got, .. } => {
                 let what = format!("an evaluation finds {field} of {got}");
