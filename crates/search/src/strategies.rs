@@ -1,5 +1,6 @@
 //! Search strategies, each behind [`Strategy`], by name.
 
+mod adam;
 pub mod climbers;
 pub mod evolution;
 pub mod exact;
@@ -76,7 +77,7 @@ pub const STRATEGIES: &[StrategyKind] = &[
     StrategyKind { name: "random", what: "random rows, the baseline", parameters: random::PARAMETERS },
     StrategyKind {
         name: "reinforce",
-        what: "a policy that learns which values are rewarded",
+        what: "a policy that learns which values are rewarded: softmaxes, or an LSTM controller",
         parameters: reinforce::PARAMETERS,
     },
 ];

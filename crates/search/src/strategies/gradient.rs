@@ -10,6 +10,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use space::{Encoded, GeneRow, Index};
 
+use super::adam::{Adam, AdamSettings, softmax};
 use super::parameters::{Parameter, Parameters};
 use crate::error::Result;
 use crate::estimator::Predictor;
@@ -19,10 +20,6 @@ use crate::problem::{Problem, Source};
 use crate::rows::GeneRows;
 use crate::solve::{Proof, Scored, Strategy, View};
 use crate::start;
-
-/// Adam's decays and its addend (Kingma and Ba 2015).
-const DECAYS: [f64; 2] = [0.9, 0.999];
-const ADDEND: f64 = 1e-8;
 
 pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter { name: "steps", default: "300", what: "steps after which it ends" },
@@ -40,14 +37,6 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         what: "rise of a limit's multiplier, as a share of the spread of gains",
     },
 ];
-
-/// The logit of a value, with Adam's moments.
-#[derive(Clone, Debug, Default)]
-struct Logit {
-    value: f64,
-    mean: f64,
-    square: f64,
-}
 
 /// A drawn row with the relaxed probabilities that it was drawn by, for each allowed value of each gene.
 struct Drawn {
@@ -69,8 +58,10 @@ pub struct Gradient<'a> {
     /// Temperatures of the first and the last step.
     temperatures: [f64; 2],
     pressure: f64,
-    /// For each gene one for each allowed value.
-    logits: Vec<Vec<Logit>>,
+    /// For each gene one for each allowed value, one gene after the other.
+    logits: Adam,
+    /// The first logit of each gene, and the end.
+    starts: Vec<usize>,
     /// For each limit.
     multipliers: Vec<f64>,
     drawn: Vec<Drawn>,
@@ -82,7 +73,10 @@ impl<'a> Gradient<'a> {
         let mut rng = rng_for("gradient strategy", problem.seed, &[]);
         let (predictor, sign) = relaxed(problem, &mut rng)?;
         let genome = problem.genome();
-        let logits = (0..genome.len()).map(|gene| vec![Logit::default(); genome.allowed(gene).len()]);
+        let mut starts = vec![0];
+        for gene in 0..genome.len() {
+            starts.push(starts[gene] + genome.allowed(gene).len());
+        }
         let limits: Vec<_> = problem.cost_limits().collect();
         let temperatures = [parameters.positive("hottest")?, parameters.positive("coldest")?];
         if temperatures[0] < temperatures[1] {
@@ -101,7 +95,8 @@ impl<'a> Gradient<'a> {
             lr: parameters.positive("lr")?,
             temperatures,
             pressure: parameters.positive("pressure")?,
-            logits: logits.collect(),
+            logits: Adam::new(vec![0.0; starts[genome.len()]], AdamSettings::default()),
+            starts,
             drawn: Vec::new(),
             taken: 0,
         })
@@ -116,28 +111,27 @@ impl<'a> Gradient<'a> {
     /// A row by logits with noise.
     fn draw(&mut self) -> Drawn {
         let temperature = self.temperature();
-        let Self { problem, logits, rng, .. } = self;
+        let Self { problem, logits, starts, rng, .. } = self;
         let genome = problem.genome();
         let mut row = vec![0; genome.len()];
         let mut relaxed = Vec::with_capacity(genome.len());
-        for (gene, logits) in logits.iter().enumerate() {
+        for gene in 0..genome.len() {
+            let logits = &logits.values[starts[gene]..starts[gene + 1]];
             if !genome.exists(&row, gene) {
                 relaxed.push(Vec::new());
                 continue;
             }
-            let noisy: Vec<f64> =
-                logits.iter().map(|logit| (logit.value + gumbel(rng)) / temperature).collect();
-            let most = greatest(&noisy);
-            row[gene] = genome.allowed(gene)[most];
-            relaxed.push(softmax(&noisy, noisy[most]));
+            let noisy: Vec<f64> = logits.iter().map(|logit| (logit + gumbel(rng)) / temperature).collect();
+            row[gene] = genome.allowed(gene)[greatest(&noisy)];
+            relaxed.push(softmax(&noisy));
         }
         Drawn { row, relaxed }
     }
 
     /// The most probable value of a gene.
     fn most_probable(&self, gene: usize) -> Index {
-        let values: Vec<f64> = self.logits[gene].iter().map(|logit| logit.value).collect();
-        self.problem.genome().allowed(gene)[greatest(&values)]
+        let values = &self.logits.values[self.starts[gene]..self.starts[gene + 1]];
+        self.problem.genome().allowed(gene)[greatest(values)]
     }
 
     /// A row with another value of a gene: genes that come to exist take their most probable values.
@@ -196,18 +190,6 @@ impl<'a> Gradient<'a> {
         Ok(gains)
     }
 
-    /// A step of Adam up the mean gradient of the drawn rows.
-    fn follow(&mut self, gradient: &[Vec<f64>]) {
-        let [first, second] = DECAYS;
-        let steps = self.taken as i32 + 1;
-        let (bias, of_square) = (1.0 - first.powi(steps), 1.0 - second.powi(steps));
-        for (logit, slope) in self.logits.iter_mut().flatten().zip(gradient.iter().flatten()) {
-            logit.mean = first * logit.mean + (1.0 - first) * slope;
-            logit.square = second * logit.square + (1.0 - second) * slope * slope;
-            logit.value += self.lr * (logit.mean / bias) / ((logit.square / of_square).sqrt() + ADDEND);
-        }
-    }
-
     /// Multipliers rise by how far draws are past a limit on average, in the unit of the gains.
     fn press(&mut self, spread: f64) {
         for (at, (column, most)) in self.limits.clone().into_iter().enumerate() {
@@ -250,12 +232,6 @@ fn greatest(values: &[f64]) -> usize {
     most
 }
 
-fn softmax(values: &[f64], most: f64) -> Vec<f64> {
-    let powers: Vec<f64> = values.iter().map(|value| (value - most).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
-}
-
 /// The derivatives of the relaxed gain by a gene's logits, times the temperature.
 fn slopes_of(relaxed: &[f64], gains: &[f64]) -> Vec<f64> {
     let mean: f64 = relaxed.iter().zip(gains).map(|(share, gain)| share * gain).sum();
@@ -283,22 +259,23 @@ impl Strategy for Gradient<'_> {
     }
 
     fn tell(&mut self, _view: &View<'_>, _scored: &Scored<'_>) -> Result<()> {
-        let mut sum: Vec<Vec<f64>> = self.logits.iter().map(|logits| vec![0.0; logits.len()]).collect();
+        let mut sum = vec![0.0; self.logits.values.len()];
         let share = 1.0 / (self.drawn.len() as f64 * self.temperature());
         let mut spread: f64 = 0.0;
         for drawn in &self.drawn {
             let gains = self.gains(&drawn.row)?;
-            for ((sum, relaxed), gains) in sum.iter_mut().zip(&drawn.relaxed).zip(&gains) {
+            for (gene, (relaxed, gains)) in drawn.relaxed.iter().zip(&gains).enumerate() {
                 if gains.is_empty() {
                     continue;
                 }
                 spread = gains.iter().fold(spread, |most, gain| most.max(gain.abs()));
                 let slopes = slopes_of(relaxed, gains);
-                sum.iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += share * slope);
+                let own = sum[self.starts[gene]..].iter_mut();
+                own.zip(slopes).for_each(|(sum, slope)| *sum += share * slope);
             }
         }
         self.press(spread);
-        self.follow(&sum);
+        self.logits.step(&sum, self.lr);
         self.taken += 1;
         Ok(())
     }
@@ -320,9 +297,9 @@ mod tests {
             let mut random = || (0..4).map(|_| rng.random::<f64>() - 0.5).collect::<Vec<f64>>();
             let (logits, gains) = (random(), random());
             let value = |logits: &[f64]| -> f64 {
-                softmax(logits, 0.0).iter().zip(&gains).map(|(share, gain)| share * gain).sum()
+                softmax(logits).iter().zip(&gains).map(|(share, gain)| share * gain).sum()
             };
-            let slopes = slopes_of(&softmax(&logits, 0.0), &gains);
+            let slopes = slopes_of(&softmax(&logits), &gains);
             for (at, slope) in slopes.iter().enumerate() {
                 let moved = |by: f64| {
                     let mut logits = logits.clone();

@@ -636,6 +636,7 @@ fn strategies_find_more_than_random_search() {
         ("nsga2", vec![("population", "10")]),
         ("portfolio", vec![]),
         ("reinforce", vec![("lr", "0.1")]),
+        ("reinforce", vec![("policy", "lstm"), ("lr", "0.1")]),
         ("halving", vec![("rungs", "0.1,1")]),
     ] {
         let own = place(name, &set);

@@ -1,0 +1,74 @@
+//! Adam (Kingma and Ba 2015), for strategies that follow a gradient up.
+
+/// Parameters with their moving averages.
+#[derive(Clone, Debug)]
+pub(super) struct Adam {
+    /// The values.
+    pub values: Vec<f64>,
+    moments: Vec<[f64; 2]>,
+    settings: AdamSettings,
+    steps: i32,
+}
+
+/// Decays of the averages of gradients and of their squares, and the addend of the divisor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AdamSettings {
+    pub decays: [f64; 2],
+    pub addend: f64,
+}
+
+impl Default for AdamSettings {
+    fn default() -> Self {
+        Self { decays: [0.9, 0.999], addend: 1e-8 }
+    }
+}
+
+impl Adam {
+    pub fn new(values: Vec<f64>, settings: AdamSettings) -> Self {
+        Self { moments: vec![[0.0; 2]; values.len()], values, settings, steps: 0 }
+    }
+
+    /// A step up the gradient.
+    pub fn step(&mut self, gradient: &[f64], lr: f64) {
+        self.steps += 1;
+        let AdamSettings { decays: [first, second], addend } = self.settings;
+        let (bias, of_square) = (1.0 - first.powi(self.steps), 1.0 - second.powi(self.steps));
+        for ((value, [mean, square]), slope) in self.values.iter_mut().zip(&mut self.moments).zip(gradient) {
+            *mean = first * *mean + (1.0 - first) * slope;
+            *square = second * *square + (1.0 - second) * slope * slope;
+            *value += lr * (*mean / bias) / ((*square / of_square).sqrt() + addend);
+        }
+    }
+}
+
+/// The softmax of logits.
+pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_those_of_the_paper() {
+        let mut adam = Adam::new(vec![1.0], AdamSettings::default());
+        adam.step(&[0.5], 0.1);
+        // the first step has the size of the rate
+        assert!((adam.values[0] - 1.1).abs() < 1e-7, "{}", adam.values[0]);
+        adam.step(&[-1.0], 0.1);
+        let (mean, square): (f64, f64) = (0.9 * 0.05 - 0.1, 0.999 * 0.000_25 + 0.001);
+        let expected = 1.1 + 0.1 * (mean / 0.19) / (square / (1.0 - 0.999 * 0.999)).sqrt();
+        assert!((adam.values[0] - expected).abs() < 1e-6, "{} {expected}", adam.values[0]);
+    }
+
+    #[test]
+    fn a_softmax_is_a_distribution_whatever_the_size() {
+        assert_eq!(softmax(&[1e9, 1e9]), [0.5, 0.5]);
+        let shares = softmax(&[0.0, 3f64.ln()]);
+        assert!((shares[0] - 0.25).abs() < 1e-12 && (shares[1] - 0.75).abs() < 1e-12);
+    }
+}
