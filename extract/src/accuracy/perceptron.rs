@@ -471,7 +471,8 @@ mod tests {
                 for value in network.predict(&encoded).expect("features of the network") {
                     assert!((low..=high).contains(&f64::from(value)), "{set} set: {value} {low} {high}");
                 }
-                assert!(set < 6 || high - low < 1e-4, "{low} {high}");
+                // the margin for rounding is all that is left
+                assert!(set < 6 || high - low < 1e-3, "{low} {high}");
             }
             let unknown = OpenFeatures { features: vec![18], may_be_absent: false };
             assert!(network.range(&[unknown]).is_err());
