@@ -10,7 +10,8 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use extract::ofa::table::{OfaTable, ofa_key};
 use extract::onnx::OnnxModel;
-use extract::search::{Found, SearchLog};
+use extract::search::process::Answer;
+use extract::search::{Better, Found, Metric, SearchLog};
 use network::accuracy_file;
 use network::checkpoint::{Checkpoint, Supernet};
 use network::data::{Grey, ImageFile, ListedImage, NpyArray, Orient, idx_from_bytes, list_from_text};
@@ -20,6 +21,7 @@ use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
 use study::table::{Choices, Columns};
 use study::{MetricTable, ProblemFile};
 use supernet::train::{FineTuneCheckpoint, Recipe};
+use supernet::trial::results_from_json;
 
 /// Names the bytes in messages.
 const PLACE: &str = "the input";
@@ -28,8 +30,9 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All readers.
-pub const ALL: [Reader; 25] = [
+pub const ALL: [Reader; 27] = [
     ("accuracy", accuracy),
+    ("answer", answer),
     ("arch", arch),
     ("arch_file", arch_json),
     ("checkpoint", checkpoint),
@@ -54,6 +57,7 @@ pub const ALL: [Reader; 25] = [
     ("study_table", study_table),
     ("supernet", weights),
     ("table", table),
+    ("trial", trial),
 ];
 
 /// The value that was read, if any. An error must name the place.
@@ -255,6 +259,21 @@ pub fn found(bytes: &[u8]) {
 pub fn search_log(bytes: &[u8]) {
     let Some(log) = checked(SearchLog::from_bytes(PLACE, bytes)) else { return };
     assert_eq!(checked(SearchLog::from_bytes(PLACE, log.to_jsonl().as_bytes())), Some(log));
+}
+
+/// An evaluator's answer.
+pub fn answer(bytes: &[u8]) {
+    let metrics = [Metric::new("top1", "share", Better::Higher), Metric::new("loss", "1", Better::Lower)];
+    let arch = sampler::largest(&preset("tiny").expect("a preset"));
+    let Some(line) = text(bytes) else { return };
+    if let Ok(Answer::Values(values)) = Answer::read(line, &arch, &metrics) {
+        assert!(values.iter().all(|value| value.mean.is_finite()));
+    }
+}
+
+/// Results of trials.
+pub fn trial(bytes: &[u8]) {
+    text(bytes).and_then(|text| checked(results_from_json(PLACE, text)));
 }
 
 /// Rows of accuracies.

@@ -23,6 +23,7 @@ use crate::train::{
     Observer, Recipe, RunFolder, RunOutcome, Start, StepRecord, TrainConfig, TrainTask, Trainer,
 };
 use results::Results;
+pub use results::results_from_json;
 
 /// The result of a trial, on validation images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

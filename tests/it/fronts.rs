@@ -1,5 +1,7 @@
 //! The front of a search: compared, and exported as a whole.
 
+use std::path::Path;
+
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::LatencyTable;
 use serde_json::Value;
@@ -105,6 +107,11 @@ fn a_result_is_explained_by_what_else_there_is() {
         assert!(one["metrics"]["top1"]["difference"].as_f64() >= Some(-1e-9), "{one}");
     }
     assert!(!explained["largest"]["breaks"].as_array().expect("a list").is_empty());
+    assert_told(folder, &inputs);
+}
+
+/// What `explain` draws and says, and its refusals.
+fn assert_told(folder: &Path, inputs: &str) {
     let picture = read_text(folder.join("why.svg"));
     assert!(picture.starts_with("<svg") && picture.contains("another choice"));
     let text = succeeds_with_text(folder, &format!("explain found.json {inputs}"));
@@ -114,7 +121,7 @@ fn a_result_is_explained_by_what_else_there_is() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let missing =
-        format!("explain found.json --space tiny --estimator {}/estimator.safetensors", at.display());
+        format!("explain found.json {}", inputs.split(" --latency-table").next().unwrap_or_default());
     assert_fails("extract", folder, &missing, 1, "give the tables of the search");
     assert_fails("extract", folder, &missing.replace("tiny", "fashion"), 1, "space: expected tiny");
 }
@@ -167,7 +174,7 @@ fn the_cheapest_that_is_accurate_enough_is_found() {
     }
 }
 
-fn succeeds_with_text(folder: &std::path::Path, line: &str) -> String {
+fn succeeds_with_text(folder: &Path, line: &str) -> String {
     let output = run("extract", folder, line);
     assert!(output.status.success());
     stdout(&output)

@@ -26,24 +26,25 @@ use crate::strategies::random;
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchReport {
-    /// The candidate with the highest expected accuracy; of equals the fastest.
+    /// The best by the goals: that with the highest expected accuracy, of equals the fastest; or the cheapest.
     pub best: Candidate,
-    /// Number of distinct sub-networks whose accuracy was predicted.
+    /// Number of evaluations: of each sub-network at each fidelity once.
     pub candidates: u64,
     /// The front of accuracy and latency over all evaluated sub-networks, fastest first.
     pub front: Vec<Candidate>,
-    /// The candidates with the highest expected accuracies, best first, at most [`TOP`](crate::TOP).
+    /// The best candidates by the goals, best first, at most [`TOP`](crate::TOP).
     pub top: Vec<Candidate>,
     /// Whether `stop` ended it.
     pub interrupted: bool,
     /// Why it ended.
     pub ended: Ended,
-    /// The greatest accuracy that a sub-network could have that was not evaluated, if the strategy knows a bound.
+    /// The greatest merit for the first goal that a sub-network could have that was not evaluated, if the strategy knows a
+    /// bound.
     pub bound: Option<f64>,
 }
 
-/// A search of an index's space, by climbers or another strategy, for the highest accuracy that an objective expects under limits; of equals
-/// for the fastest.
+/// A search of an index's space, by climbers or another strategy, for the highest accuracy that an objective expects under
+/// limits; of equals for the fastest.
 #[derive(Clone, Copy)]
 pub struct AccuracySearch<'a> {
     /// Costs of the space's sub-networks.
@@ -74,10 +75,9 @@ impl AccuracySearch<'_> {
     /// Searches, and stores the objective's values in a log. Values that the log has already are not computed again.
     ///
     /// # Errors
-    /// [`Error::Infeasible`](crate::Error::Infeasible) if one limit alone rules everything out; [`InfeasibleTogether`](crate::Error::InfeasibleTogether) if several together
-    /// provably do; [`NotFound`](crate::Error::NotFound) if nothing was found that keeps all;
-    /// [`NoneEvaluated`](crate::Error::NoneEvaluated) if nothing is as accurate as a limit on accuracy; if the objective is of another
-    /// space; or if the log cannot be written.
+    /// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together
+    /// provably do; [`Error::NotFound`] if nothing was found that keeps all; [`Error::NoneEvaluated`] if nothing is as
+    /// accurate as a limit on accuracy; if the objective is of another space; or if the log cannot be written.
     pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
         let Self { index, devices, objective, limits, config, strategy, cheapest, stop } = *self;
         let predictor = Predictor::new(index.space(), objective, Self::metric())?;
@@ -161,7 +161,7 @@ impl EvaluatedSearch<'_> {
     /// Searches, and stores the values in a log. Values that the log has already are not evaluated again.
     ///
     /// # Errors
-    /// As [`AccuracySearch::run`], or [`NoneEvaluated`](crate::Error::NoneEvaluated) if nothing that was evaluated keeps the limits.
+    /// As [`AccuracySearch::run`], or [`Error::NoneEvaluated`] if nothing that was evaluated keeps the limits.
     pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
         let Self { index, devices, estimator, goals, limits, seed, strategy, stop } = *self;
         let mut estimators: Vec<&dyn Estimator> = vec![estimator, index];

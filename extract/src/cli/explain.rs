@@ -65,11 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     }
     let devices = arguments.tables.read(&space)?;
     check_tables(&found, &devices, &arguments.found)?;
-    let metric = |name: &Option<String>| match name {
-        Some(name) => format!("{LATENCY}@{name}"),
-        None => LATENCY.to_string(),
-    };
-    let tables: Vec<_> = devices.tables.iter().map(|device| (metric(&device.name), &device.table)).collect();
+    let tables: Vec<_> = devices.tables.iter().map(|device| (device.metric(), &device.table)).collect();
     let explaining = Explaining {
         found: &found,
         space: &space,

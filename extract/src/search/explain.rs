@@ -226,7 +226,7 @@ impl Explaining<'_> {
             let model = LatencyModel::of_kind(table, self.space, self.kind);
             let mut times = Vec::with_capacity(layers.len());
             for layer in &layers {
-                times.push(LayerTime { layer: layer.key().to_string(), us: model.layer(layer)?.us });
+                times.push(LayerTime { layer: layer.key(), us: model.layer(layer)?.us });
             }
             let constant_us = model.constant().us;
             devices.push(DeviceLayers { metric: metric.clone(), layers: times, constant_us });

@@ -14,7 +14,8 @@ use base::Result;
 use search::{Estimator, Fidelity, GeneRows, Metric, MetricValue};
 use space::{Arch, GeneRow, SearchSpace};
 
-use answer::{Answer, Request};
+pub use answer::Answer;
+use answer::Request;
 pub use worker::Program;
 use worker::{Worker, WorkerEnd};
 
@@ -154,6 +155,8 @@ impl<'a> ProcessEstimator<'a> {
         let request = Request::new(arch, fidelity, self.config.seed, &self.metrics).line();
         let mut last = String::new();
         let mut tries = 0;
+        // copies that may die without costing a try: as many as can have waited
+        let mut forgiven = self.config.workers;
         while tries < self.config.tries.max(1) {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let is_new = idle.is_none();
@@ -171,7 +174,10 @@ impl<'a> ProcessEstimator<'a> {
                 Ok(Err(nonsense)) => last = nonsense,
                 Err(WorkerEnd::Stopped) => return Ok(Tried::Stopped),
                 // it may have died while it waited, through no fault of this candidate
-                Err(WorkerEnd::Died(_)) if !is_new => tries -= 1,
+                Err(WorkerEnd::Died(_)) if !is_new && forgiven > 0 => {
+                    forgiven -= 1;
+                    tries -= 1;
+                }
                 Err(WorkerEnd::Died(how)) => last = how,
                 Err(WorkerEnd::Silent(after)) => last = format!("no answer within {after:?}"),
             }

@@ -31,6 +31,32 @@ pub(super) struct Results {
     form: Form,
 }
 
+impl Form {
+    /// Reads a file's text; `place` names it in messages.
+    fn from_json(place: &str, text: &str) -> Result<Self> {
+        let form: Self = document::read(place, text, KIND, VERSION, "a trial's results in JSON")?;
+        let wrong = form.results.iter().find(|result| {
+            let is_share = |share: f64| (0.0..=1.0).contains(&share);
+            !is_share(result.top1) || !is_share(result.fidelity) || !result.loss.is_finite()
+        });
+        match wrong {
+            Some(wrong) => {
+                let got = format!("{} at {}", wrong.top1, wrong.fidelity);
+                Err(Error::invalid(place, "results", "shares from 0 to 1, and a finite loss", got))
+            }
+            None => Ok(form),
+        }
+    }
+}
+
+/// The results in the text of a `trial.json`; `place` names it in messages.
+///
+/// # Errors
+/// If it is no such text, or a number cannot be.
+pub fn results_from_json(place: &str, text: &str) -> Result<Vec<TrialResult>> {
+    Ok(Form::from_json(place, text)?.results)
+}
+
 impl Results {
     /// The results in a folder, none if it has no file.
     ///
@@ -50,8 +76,7 @@ impl Results {
             return Ok(Self { path, form: fresh });
         }
         let place = path.display().to_string();
-        let form: Form =
-            document::read(&place, &read_text(&path)?, KIND, VERSION, "a trial's results in JSON")?;
+        let form = Form::from_json(&place, &read_text(&path)?)?;
         let advice = "give the flags of its other trials, or another --out";
         if form.arch != fresh.arch {
             return Err(Error::invalid(&place, "arch", &fresh.arch, &form.arch).and_then_do(advice));
@@ -62,17 +87,7 @@ impl Results {
                 return Err(Error::invalid(&place, field, expected, got).and_then_do(advice));
             }
         }
-        let wrong = form.results.iter().find(|result| {
-            let is_share = |share: f64| (0.0..=1.0).contains(&share);
-            !is_share(result.top1) || !is_share(result.fidelity) || !result.loss.is_finite()
-        });
-        match wrong {
-            Some(wrong) => {
-                let got = format!("{} at {}", wrong.top1, wrong.fidelity);
-                Err(Error::invalid(place, "results", "shares from 0 to 1, and a finite loss", got))
-            }
-            None => Ok(Self { path, form }),
-        }
+        Ok(Self { path, form })
     }
 
     /// The result at a fidelity.

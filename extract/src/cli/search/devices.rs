@@ -91,6 +91,13 @@ pub struct Device {
     pub table: LatencyTable,
 }
 
+impl Device {
+    /// The metric of its latency.
+    pub fn metric(&self) -> String {
+        self.name.as_ref().map_or_else(|| LATENCY.to_string(), |name| format!("{LATENCY}@{name}"))
+    }
+}
+
 /// The tables of a search, and the costs by them.
 pub struct Devices {
     pub tables: Vec<Device>,
@@ -187,10 +194,9 @@ impl Devices {
 
     /// Completes a result with what is known of its latencies, and reports the tables.
     pub fn describe(&self, space: &SearchSpace, found: &mut Found) -> anyhow::Result<()> {
-        for Device { name, table } in &self.tables {
+        for one @ Device { name, table } in &self.tables {
             let model = LatencyModel::of_kind(table, space, self.kind);
-            let metric =
-                name.as_ref().map_or_else(|| LATENCY.to_string(), |name| format!("{LATENCY}@{name}"));
+            let metric = one.metric();
             let us = found.best.mean(&metric).unwrap_or_default();
             let device = DeviceFound {
                 latency: LatencyFrom::new(table, model.kind()),

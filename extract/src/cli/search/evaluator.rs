@@ -167,6 +167,9 @@ fn evaluated(
     if stop.load(Ordering::Relaxed) && matches!(report, Err(Refusal::NoneEvaluated { .. })) {
         return Ok(None);
     }
+    if let (Err(error @ Refusal::NoneEvaluated { .. }), Some(last)) = (&report, estimator.failures().last()) {
+        anyhow::bail!("{error}; the last failure was of {}: {}", last.arch, last.reason);
+    }
     let mut report = report.map_err(extract::Error::from)?;
     let SearchReport { best, front, top, .. } = &mut report;
     for candidate in std::iter::once(best).chain(front).chain(top) {

@@ -27,7 +27,7 @@ impl<'a> Request<'a> {
 
 /// A program's answer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// A value of each metric.
     Values(Vec<MetricValue>),
     /// Why it has none.
@@ -48,7 +48,10 @@ struct Form {
 const QUOTED: usize = 200;
 
 impl Answer {
-    /// Reads an answer about a candidate, or says what is wrong with it.
+    /// Reads an answer about a candidate with a value of each metric.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
     pub fn read(line: &str, arch: &Arch, metrics: &[Metric]) -> Result<Self, String> {
         let form = "{\"arch\", \"metrics\"} or {\"arch\", \"error\"} in JSON";
         let quoted: String = line.chars().take(QUOTED).collect();
