@@ -74,7 +74,7 @@ impl<'a> Request<'a> {
     /// Adds a search's expectations of the sub-network, and the images that it was selected on.
     #[must_use]
     pub fn expecting(self, best: &Candidate, selected_on: Option<SelectedOn>) -> Self {
-        let predicted_top1 = Some(best.accuracy());
+        let predicted_top1 = best.mean(search::TOP1);
         let predicted_latency_ms = best.latency_ms();
         Self { predicted_top1, predicted_latency_ms, selected_on, ..self }
     }

@@ -19,7 +19,7 @@ use network::model_folder::{ModelConfig, ModelFolder};
 use network::pytorch::{StateDict, import};
 use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
 use study::table::{Choices, Columns};
-use study::{MetricTable, ProblemFile};
+use study::{Files, MetricTable, ProblemFile};
 use supernet::train::{FineTuneCheckpoint, Recipe};
 use supernet::trial::results_from_json;
 
@@ -94,7 +94,8 @@ pub fn problem(bytes: &[u8]) {
     let columns = |_: &Path| {
         Columns::from_bytes(PLACE, b"index,cell,top1,ms\n0,00,1,4\n1,01,2,3\n2,10,3,2\n3,11,4,1\n")
     };
-    let read = text(bytes).and_then(|text| checked(ProblemFile::from_toml(PLACE, text, &columns)));
+    let files = Files { columns: &columns, space: &|name| Ok(space::preset(name)?) };
+    let read = text(bytes).and_then(|text| checked(ProblemFile::from_toml(PLACE, text, &files)));
     if let Some(problem) = read {
         checked(problem.estimator().map(|_| ()));
     }

@@ -1,9 +1,12 @@
-//! Trials: sub-networks that are evaluated one at a time, each trained alone or with shared weights, at a fidelity.
+//! Trials: sub-networks that are evaluated one at a time, each trained alone or with shared weights, at a fidelity; or
+//! scored without any training.
 //!
 //! Training alone at fidelity F takes the first F of the recipe's steps, so that a higher fidelity continues where a lower
-//! one ended, and a killed trial continues from its checkpoint. Each sub-network has a folder with its results.
+//! one ended, and a killed trial continues from its checkpoint; or it takes all steps with a share of the images, or at a
+//! share of the resolution. Each sub-network has a folder with its results.
 
 mod results;
+mod zero_cost;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,7 @@ use network::checkpoint::Supernet;
 use network::data::{Dataset, Resize, Split};
 use network::eval::{Calibration, Evaluation, Evaluator};
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace, sampler};
+use space::{Arch, Extent, SearchSpace, sampler};
 
 use crate::error::{Error, Result};
 use crate::train::{
@@ -24,12 +27,13 @@ use crate::train::{
 };
 use results::Results;
 pub use results::results_from_json;
+pub use zero_cost::{ZeroCostScores, ZeroCostTrials};
 
 /// The result of a trial, on validation images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrialResult {
-    /// Share of everything: of steps or of validation images.
+    /// Share of everything: of steps, of training images, of the resolution, or of validation images.
     pub fidelity: f64,
     /// Share of validation images whose class was found.
     pub top1: f64,
@@ -87,7 +91,44 @@ impl SharedTrials {
     }
 }
 
-/// Trains sub-networks alone, each in a folder of its own; fidelity is the share of the recipe's steps.
+/// What a lower fidelity of a training has less of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FidelityOf {
+    /// Steps of the recipe; a higher fidelity goes on where a lower one ended.
+    #[default]
+    Steps,
+    /// Training images, so that as many epochs have fewer steps; those of a lower fidelity are some of those of a higher one.
+    Images,
+    /// Rows and columns of the images, in training and validation.
+    Resolution,
+}
+
+impl FidelityOf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Steps, Self::Images, Self::Resolution];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Steps => "steps",
+            Self::Images => "images",
+            Self::Resolution => "resolution",
+        }
+    }
+}
+
+/// A training of a sub-network at a fidelity.
+struct Run {
+    arch: Arch,
+    space: SearchSpace,
+    dataset: Dataset,
+    /// Share of its steps.
+    share: f64,
+    /// Folders where it may be, the first that is not further than it.
+    places: Vec<String>,
+}
+
+/// Trains sub-networks alone, each in a folder of its own, at fidelities of one kind.
 pub struct AloneTrials {
     /// The space of the sub-networks.
     pub space: SearchSpace,
@@ -99,6 +140,8 @@ pub struct AloneTrials {
     pub start: Option<PathBuf>,
     /// Part of an image that is evaluated, where it is not the usual one.
     pub resize: Option<Resize>,
+    /// What a lower fidelity has less of.
+    pub fidelity_of: FidelityOf,
     /// Settings of the trainings; the seed is the request's.
     pub config: TrainConfig,
     /// The folder of all trials.
@@ -121,12 +164,16 @@ impl AloneTrials {
         if let Some(known) = results.of(*fidelity) {
             return Ok(Some(known.clone()));
         }
-        let start = start.only(&self.space, arch, &self.config.backend)?;
+        let run = self.run(request)?;
+        let start = start.only(&run.space, &run.arch, &self.config.backend)?;
         // a training that is further than asked cannot go back
-        for place in [folder.join("run"), folder.join(format!("run-{fidelity}"))] {
-            let Some(mut trainer) = self.trainer(request, &start, &place, stop)? else { return Ok(None) };
+        for place in &run.places {
+            let place = folder.join(place);
+            let Some(mut trainer) = self.trainer(&run, request.seed, &start, &place, stop)? else {
+                return Ok(None);
+            };
             let steps = trainer.plan().steps();
-            let target = ((fidelity * steps as f64).ceil() as u64).clamp(1, steps);
+            let target = ((run.share * steps as f64).ceil() as u64).clamp(1, steps);
             if trainer.steps_taken() > target {
                 continue;
             }
@@ -145,6 +192,39 @@ impl AloneTrials {
             .and_then_do("remove the folder"))
     }
 
+    /// The training that a request asks for.
+    fn run(&self, request: &TrialRequest) -> Result<Run> {
+        let &TrialRequest { ref arch, fidelity, .. } = request;
+        let whole = Run {
+            arch: arch.clone(),
+            space: self.space.clone(),
+            dataset: self.dataset.clone(),
+            share: 1.0,
+            places: vec!["run".to_string()],
+        };
+        if fidelity == 1.0 {
+            return Ok(whole);
+        }
+        let own = format!("run-{}-{fidelity}", self.fidelity_of.name());
+        Ok(match self.fidelity_of {
+            FidelityOf::Steps => {
+                let places = vec!["run".to_string(), format!("run-{fidelity}")];
+                Run { share: fidelity, places, ..whole }
+            }
+            FidelityOf::Images => {
+                let images = (fidelity * self.dataset.train().len() as f64).ceil() as usize;
+                Run { dataset: self.dataset.with_train_images(images), places: vec![own], ..whole }
+            }
+            FidelityOf::Resolution => {
+                let part = |side: usize| ((fidelity * side as f64).round() as usize).max(1);
+                let Extent { height, width } = arch.resolution;
+                let resolution = Extent { height: part(height), width: part(width) };
+                let space = self.space.also_at(resolution)?;
+                Run { arch: arch.at(resolution), space, places: vec![own], ..whole }
+            }
+        })
+    }
+
     /// The folder of a sub-network's trials: its training in `run`, its results in `trial.json`.
     pub fn folder_of(&self, request: &TrialRequest) -> PathBuf {
         let TrialRequest { arch, seed, .. } = request;
@@ -156,6 +236,9 @@ impl AloneTrials {
     fn setting(&self, start: &Start) -> BTreeMap<String, String> {
         let recipe = serde_json::to_string(&self.recipe).expect("plain data");
         let resize = serde_json::to_string(&self.resize).expect("plain data");
+        // files of before have no such field, and are of steps
+        let of = (self.fidelity_of != FidelityOf::Steps)
+            .then(|| ("fidelity", self.fidelity_of.name().to_string()));
         let setting = [
             ("space", format!("{} ({})", self.space.name(), self.space.fingerprint())),
             ("data", self.dataset.identity()),
@@ -164,13 +247,14 @@ impl AloneTrials {
             ("resize", resize),
             ("kernels", self.config.backend.name().to_string()),
         ];
-        setting.map(|(field, value)| (field.to_string(), value)).into()
+        setting.into_iter().chain(of).map(|(field, value)| (field.to_string(), value)).collect()
     }
 
     /// A training in a folder, from its checkpoint if it has one; `None` if `stop` was set while another process held it.
     fn trainer(
         &self,
-        request: &TrialRequest,
+        run: &Run,
+        seed: u64,
         start: &Start,
         place: &Path,
         stop: &AtomicBool,
@@ -187,12 +271,12 @@ impl AloneTrials {
                 opened => break opened?,
             }
         };
-        let space = self.space.only(&request.arch)?;
-        let dataset = Arc::new(start.see(&self.dataset, &space, self.resize)?);
+        let space = run.space.only(&run.arch)?;
+        let dataset = Arc::new(start.see(&run.dataset, &space, self.resize)?);
         let images = dataset.train().len().min(self.recipe.batch);
         let recipe = &self.recipe.with_batch(images);
         let task = TrainTask { space, dataset, recipe, start, teacher: None, latency_table: None };
-        let config = TrainConfig { seed: request.seed, ..self.config.clone() };
+        let config = TrainConfig { seed, ..self.config.clone() };
         Ok(Some(Trainer::of(task, folder, config)?))
     }
 }

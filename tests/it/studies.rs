@@ -108,7 +108,7 @@ fn a_study_says_what_is_wrong() {
         ),
         ("goals = [\"top1\", \"ms\"]", "goals = []", "goals: expected 1 to 4, got 0"),
         ("goals = [\"top1\", \"ms\"]", "goals = [\"ms\", \"ms\"]", "goals: expected each once, got ms twice"),
-        ("code = \"cell\"", "", "table: expected either code or columns, got neither"),
+        ("code = \"cell\"", "", "table: expected one of code, columns and space, got none"),
         (
             "name = \"nsga2\"\nset = { population = 6 }",
             "name = \"halving\"",

@@ -11,7 +11,9 @@
 
 mod batch_norm;
 mod chain;
+mod codes;
 mod conv;
+mod flow;
 mod folded;
 mod folding;
 mod footprint;
@@ -27,6 +29,7 @@ mod squeeze_excite;
 pub(crate) mod testing;
 
 pub use batch_norm::Statistics;
+pub use codes::ActivationCodes;
 pub use folded::FoldedNetwork;
 pub use footprint::Footprint;
 pub use network::Network;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use base::random::rng_for;
-use space::{Index, SearchSpace};
+use serde::Serialize;
+use space::{Arch, Index, SearchSpace};
 
 use crate::archive::Solution;
 use crate::candidate::Candidate;
@@ -17,7 +18,7 @@ use crate::objective::Objective;
 use crate::pareto;
 use crate::problem::Problem;
 use crate::rows::GeneRows;
-use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
+use crate::solve::{Ended, Outcome, Proof, Rise, Scored, Strategy, View, solve};
 use crate::start;
 use crate::strategies::StrategyKind;
 use crate::strategies::climbers::{Climbers, SearchConfig};
@@ -34,6 +35,8 @@ pub struct SearchReport {
     pub front: Vec<Candidate>,
     /// The best candidates by the goals, best first, at most [`TOP`](crate::TOP).
     pub top: Vec<Candidate>,
+    /// Each candidate that was better than all before it by the first goal, in order.
+    pub trace: Vec<Improvement>,
     /// Whether `stop` ended it.
     pub interrupted: bool,
     /// Why it ended.
@@ -41,6 +44,19 @@ pub struct SearchReport {
     /// The greatest merit for the first goal that a sub-network could have that was not evaluated, if the strategy knows a
     /// bound.
     pub bound: Option<f64>,
+}
+
+/// A candidate that was better than all before it by the first goal.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Improvement {
+    /// Number of evaluations so far, this one included.
+    pub candidates: usize,
+    /// Their price: a full evaluation's is 1.
+    pub spent: f64,
+    /// The sub-network.
+    pub arch: Arch,
+    /// Its value of the goal.
+    pub value: f64,
 }
 
 /// A search of an index's space, by climbers or another strategy, for the highest accuracy that an objective expects under
@@ -93,10 +109,10 @@ impl AccuracySearch<'_> {
         let Some(choice) = strategy else {
             let mut climbers = Climbers::new(&problem, config)?;
             let outcome = solve(&problem, &mut climbers, log, stop)?;
-            return SearchReport::of(outcome, index.space(), &problem.limits_text());
+            return SearchReport::of(outcome, index.space(), problem.goal(), &problem.limits_text());
         };
-        let limits = problem.limits_text();
-        SearchReport::of(choice.search(problem, true, log, stop)?, index.space(), &limits)
+        let (limits, goal) = (problem.limits_text(), problem.goal().clone());
+        SearchReport::of(choice.search(problem, true, log, stop)?, index.space(), &goal, &limits)
     }
 }
 
@@ -142,7 +158,7 @@ pub struct EvaluatedSearch<'a> {
     pub index: &'a CostIndex,
     /// Their latencies on further devices, named.
     pub devices: &'a [CostIndex],
-    /// Evaluates sub-networks; one of its metrics is [`TOP1`].
+    /// Evaluates sub-networks.
     pub estimator: &'a dyn Estimator,
     /// The metrics that are optimized: the first, and others that break ties and span the front. A latency is always the last
     /// of them, if there is one.
@@ -170,11 +186,11 @@ impl EvaluatedSearch<'_> {
         let mut goals = goals.to_vec();
         goals.extend(latency.filter(|latency| !goals.contains(latency)));
         let problem = Problem::new(index.space(), &estimators, &goals, limits)?.with_seed(seed);
-        let limits = problem.limits_text();
+        let (limits, goal) = (problem.limits_text(), problem.goal().clone());
         // each start costs a full evaluation; they are needed only where chance does not keep the limits
         let by_chance = random::drawn(&problem, &mut rng_for("evaluated search", seed, &[]));
         let from_starts = !problem.keeps_costs(&by_chance);
-        SearchReport::of(strategy.search(problem, from_starts, log, stop)?, index.space(), &limits)
+        SearchReport::of(strategy.search(problem, from_starts, log, stop)?, index.space(), &goal, &limits)
     }
 }
 
@@ -238,15 +254,23 @@ fn check_latency(
 }
 
 impl SearchReport {
-    fn of(outcome: Outcome, space: &SearchSpace, limits: &str) -> Result<Self> {
+    fn of(outcome: Outcome, space: &SearchSpace, goal: &Metric, limits: &str) -> Result<Self> {
         let named = |solutions: Vec<Solution>| -> Vec<Candidate> {
             solutions.into_iter().map(|solution| solution.candidate(space)).collect()
+        };
+        let improvement = |rise: Rise| Improvement {
+            candidates: rise.count,
+            spent: rise.spent,
+            arch: space.arch(&rise.row),
+            // the merit of a merit is the value
+            value: goal.merit(rise.merit),
         };
         let top = named(outcome.top);
         let none = || Error::NoneEvaluated { count: outcome.count, limits: limits.to_string() };
         Ok(Self {
             best: top.first().ok_or_else(none)?.clone(),
             candidates: outcome.count as u64,
+            trace: outcome.trace.into_iter().map(improvement).collect(),
             interrupted: outcome.ended == Ended::Stopped,
             ended: outcome.ended,
             bound: outcome.bound,

@@ -17,6 +17,16 @@ pub enum Error {
     /// An error of an objective.
     #[error(transparent)]
     Objective(Box<dyn std::error::Error + Send + Sync>),
+    /// The strategy follows derivatives, and the estimator has none.
+    #[error(
+        "strategy {strategy}: expected an estimator with derivatives for the goal, got {got}; give a fitted or imported estimator with a perceptron or a linear model, or another strategy"
+    )]
+    NotRelaxed {
+        /// The strategy's name.
+        strategy: &'static str,
+        /// What the estimator is.
+        got: String,
+    },
     /// One limit alone rules out every sub-network of the space.
     #[error(
         "no sub-network keeps {} within {limit}: the lowest in this space is {} ({}); raise the limit at least to that",
@@ -84,6 +94,7 @@ impl Error {
                 own.or_else(|| error.downcast_ref::<base::Error>().map(base::Error::kind))
                     .unwrap_or(ErrorKind::Other)
             }
+            Self::NotRelaxed { .. } => ErrorKind::Misuse,
             Self::Infeasible { .. } | Self::InfeasibleTogether { .. } => ErrorKind::Infeasible,
             Self::NotFound { .. } | Self::NoneEvaluated { .. } => ErrorKind::NoneFound,
         }
@@ -120,6 +131,7 @@ mod tests {
             (infeasible, ErrorKind::Infeasible),
             (Error::NotFound { limits, closest, got }, ErrorKind::NoneFound),
             (Error::NoneEvaluated { count: 3, limits: String::new() }, ErrorKind::NoneFound),
+            (Error::NotRelaxed { strategy: "gradient", got: String::new() }, ErrorKind::Misuse),
             (of_objective, ErrorKind::Invalid),
             (Error::Objective("a word".into()), ErrorKind::Other),
         ] {

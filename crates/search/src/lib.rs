@@ -26,7 +26,9 @@ pub mod strategies;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use accuracy_search::{AccuracySearch, EvaluatedSearch, SearchReport, StrategyChoice, climb};
+pub use accuracy_search::{
+    AccuracySearch, EvaluatedSearch, Improvement, SearchReport, StrategyChoice, climb,
+};
 pub use archive::{ArchivedPoint, Solution, TOP};
 pub use candidate::{AccuracyFrom, Candidate};
 pub use error::{Error, Nearest, Result};

@@ -223,6 +223,17 @@ impl SearchSpace {
         self.with_resolutions(all)
     }
 
+    /// The space with one more input resolution, if it is not among its own.
+    ///
+    /// # Errors
+    /// If the network cannot have inputs of this size, or there are more resolutions than a space may list.
+    pub fn also_at(&self, resolution: Extent) -> Result<Self> {
+        let mut all = [self.resolutions(), &[resolution]].concat();
+        all.sort_unstable();
+        all.dedup();
+        self.with_resolutions(all)
+    }
+
     /// Whether the sub-network lies in this space.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ pub mod runs;
 pub mod study;
 pub mod table;
 
-pub use problem_file::{Competitor, ProblemFile};
+pub use problem_file::{Competitor, Files, ProblemFile};
 pub use runs::{Run, RunPoint};
 pub use study::{Curve, Study, StudyConfig, Summary};
 pub use table::{MetricTable, TableEstimator};

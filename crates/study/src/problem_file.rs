@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base::{Error, document, file};
 use search::{Better, Fidelity, Limits, MOST_GOALS, Metric, StrategyKind};
 use serde::Deserialize;
+use space::{SearchSpace, preset, preset_names};
 
 use crate::Result;
 use crate::table::{Choices, Columns, MetricColumns, MetricTable, TableEstimator};
@@ -13,6 +14,14 @@ use crate::table::{Choices, Columns, MetricColumns, MetricTable, TableEstimator}
 const VERSION: u32 = 1;
 /// Most runs of a strategy.
 const MOST_SEEDS: usize = 100_000;
+
+/// How a study's tables and spaces are read.
+pub struct Files<'a> {
+    /// A table, by its name in the file.
+    pub columns: &'a dyn Fn(&Path) -> Result<Columns>,
+    /// A space, by its name or that of its file.
+    pub space: &'a dyn Fn(&str) -> Result<SearchSpace>,
+}
 
 /// A strategy that takes part in a study.
 #[derive(Clone, Debug)]
@@ -80,6 +89,10 @@ struct TableForm {
     #[serde(default)]
     names: Vec<String>,
     columns: Option<Vec<String>>,
+    space: Option<String>,
+    #[serde(default)]
+    resolutions: Vec<usize>,
+    arch: Option<String>,
     #[serde(default)]
     join: Vec<JoinForm>,
 }
@@ -163,14 +176,21 @@ impl ProblemFile {
     pub fn read(path: &Path) -> Result<Self> {
         let text = file::read_text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::from_toml(&path.display().to_string(), &text, &|name| Columns::read(&folder.join(name)))
+        let files = Files {
+            columns: &|name| Columns::read(&folder.join(name)),
+            space: &|name| match preset_names().any(|preset| preset == name) {
+                true => Ok(preset(name)?),
+                false => Ok(space::open(&folder.join(name).display().to_string())?),
+            },
+        };
+        Self::from_toml(&path.display().to_string(), &text, &files)
     }
 
-    /// Reads a file's text; `place` names it in messages, and `columns` reads the tables that it names.
+    /// Reads a file's text; `place` names it in messages, and `files` reads what it names.
     ///
     /// # Errors
     /// As [`ProblemFile::read`].
-    pub fn from_toml(place: &str, text: &str, columns: &dyn Fn(&Path) -> Result<Columns>) -> Result<Self> {
+    pub fn from_toml(place: &str, text: &str, files: &Files<'_>) -> Result<Self> {
         let form: Form = document::read_toml(place, text, VERSION, "a search problem in TOML")?;
         form.check(place)?;
         let metrics = form.metrics.into_iter().map(|(name, metric)| metric.checked(place, &name));
@@ -196,7 +216,7 @@ impl ProblemFile {
         }
         Ok(Self {
             name: form.name,
-            table: form.table.read(place, columns)?,
+            table: form.table.read(place, files)?,
             metrics,
             price: form.price,
             goals: form.goals,
@@ -292,21 +312,35 @@ impl StrategyForm {
 }
 
 impl TableForm {
-    fn read(self, place: &str, columns: &dyn Fn(&Path) -> Result<Columns>) -> Result<MetricTable> {
+    fn read(self, place: &str, files: &Files<'_>) -> Result<MetricTable> {
+        let Self { file, code, names, columns, space, resolutions, arch, join } = self;
         let wrong = |expected: &str, got: &str| Err(Error::invalid(place, "table", expected, got).into());
-        let choices = match (self.code, self.columns) {
-            (Some(column), None) => Choices::Code { column, names: self.names },
-            (None, Some(_)) if !self.names.is_empty() => {
-                return wrong("names with code only", "names with columns");
+        if code.is_none() && !names.is_empty() {
+            return wrong("names with code only", "names without");
+        }
+        if space.is_none() && (arch.is_some() || !resolutions.is_empty()) {
+            return wrong("arch and resolutions with space only", "them without");
+        }
+        let choices = match (code, columns, space) {
+            (Some(column), None, None) => Choices::Code { column, names },
+            (None, Some(names), None) if names.is_empty() => {
+                return wrong("at least one column", "columns = []");
             }
-            (None, Some(names)) if names.is_empty() => return wrong("at least one column", "columns = []"),
-            (None, Some(names)) => Choices::Columns(names),
-            (Some(_), Some(_)) => return wrong("either code or columns", "both"),
-            (None, None) => return wrong("either code or columns", "neither"),
+            (None, Some(names), None) => Choices::Columns(names),
+            (None, None, Some(name)) => {
+                let mut space = (files.space)(&name)?;
+                if !resolutions.is_empty() {
+                    space = space.at_resolutions(&resolutions)?;
+                }
+                let column = arch.unwrap_or_else(|| "arch".to_string());
+                Choices::Archs { column, space: Box::new(space) }
+            }
+            (None, None, None) => return wrong("one of code, columns and space", "none"),
+            _ => return wrong("one of code, columns and space", "several"),
         };
-        let mut all = columns(&self.file)?;
-        for JoinForm { file, on } in &self.join {
-            all.join(&columns(file)?, on)?;
+        let mut all = (files.columns)(&file)?;
+        for JoinForm { file, on } in &join {
+            all.join(&(files.columns)(file)?, on)?;
         }
         MetricTable::new(all, &choices)
     }

@@ -1,21 +1,25 @@
 //! A search problem as a table: one row for each combination of choices, with its metrics.
 //!
 //! Such a problem declares its choices itself: each is a column, or a position of a code such as `421211`. The values of
-//! a choice are those that the column has.
+//! a choice are those that the column has. Or the rows are the sub-networks of a space, each by its text.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use base::Error;
+use num_bigint::BigUint;
 use search::{Estimator, Fidelity, GeneRows, Metric, MetricValue};
 use space::genome::Declaring;
-use space::{Dimension, GeneRow, Genome, Index};
+use space::{Arch, Dimension, GeneRow, Genome, Index, SearchSpace};
 
 use crate::Result;
 
 /// Most combinations of a table.
 const MOST_ROWS: usize = 1_000_000;
+/// What to do with a table that lacks rows.
+const INCOMPLETE: &str =
+    "a problem needs the values of every combination of its choices; fit an estimator to fewer rows";
 /// Joins several values of one cell, such as those of several seeds; the value is their mean.
 const JOINS: char = ';';
 
@@ -126,7 +130,7 @@ impl Columns {
 }
 
 /// Where the choices of a line stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Choices {
     /// Each character of a column is one, with these names or numbers.
     Code {
@@ -137,29 +141,106 @@ pub enum Choices {
     },
     /// Each of these columns is one.
     Columns(Vec<String>),
+    /// A column has sub-networks of a space, as text.
+    Archs {
+        /// The column.
+        column: String,
+        /// The space.
+        space: Box<SearchSpace>,
+    },
 }
 
-/// A table whose lines are all combinations of its choices.
+/// What a row's values are called.
+#[derive(Clone, Debug)]
+enum Labels {
+    /// The characters of a code: the text of each value of each gene.
+    Code(Vec<Vec<String>>),
+    /// Columns, as for a code.
+    Columns(Vec<Vec<String>>),
+    /// The sub-networks of a space.
+    Archs(Box<SearchSpace>),
+}
+
+/// The line of each combination.
+#[derive(Clone, Debug)]
+enum Lines {
+    /// By its number: values as digits, the first the highest, with these sizes.
+    ByNumber(Vec<usize>, Vec<u32>),
+    /// By its row.
+    ByRow(HashMap<Vec<Index>, u32>),
+}
+
+/// A table whose lines are all combinations of its choices, or all sub-networks of a space.
 #[derive(Clone, Debug)]
 pub struct MetricTable {
     columns: Columns,
     genome: Genome,
-    /// The text of each value of each gene.
-    labels: Vec<Vec<String>>,
-    /// Whether a row's text is a code.
-    is_code: bool,
-    /// The line of each combination, by its number: values as digits, the first the highest.
-    lines: Vec<u32>,
+    labels: Labels,
+    lines: Lines,
 }
 
 impl MetricTable {
-    /// Checks that the lines are all combinations of the choices' values, each once.
+    /// Checks that the lines are all combinations of the choices' values, or all sub-networks, each once.
     ///
     /// # Errors
     /// If a combination is missing or there twice, or there are none.
     pub fn new(columns: Columns, choices: &Choices) -> Result<Self> {
+        match choices {
+            Choices::Code { column, names } => {
+                let (names, cells) = cells_of_code(&columns, column, names)?;
+                Self::of_cells(columns, &names, &cells, Labels::Code)
+            }
+            Choices::Columns(names) => {
+                let cells: Vec<Vec<String>> =
+                    names.iter().map(|name| Ok(columns.of(name)?.to_vec())).collect::<Result<_>>()?;
+                Self::of_cells(columns, names, &cells, Labels::Columns)
+            }
+            Choices::Archs { column, space } => Self::of_archs(columns, column, space),
+        }
+    }
+
+    /// The table of a space's sub-networks, each on one line.
+    fn of_archs(columns: Columns, column: &str, space: &SearchSpace) -> Result<Self> {
         let place = columns.place.clone();
-        let (names, cells) = cells_of(&columns, choices)?;
+        let count = space.subnetworks();
+        if count > BigUint::from(MOST_ROWS) {
+            let expected = format!("one of at most {MOST_ROWS} sub-networks");
+            return Err(
+                Error::invalid(&place, "space", expected, format!("{} of {count}", space.name())).into()
+            );
+        }
+        let mut lines = HashMap::with_capacity(columns.len());
+        for (line, text) in columns.of(column)?.iter().enumerate() {
+            let place = format!("{place}, line {}", line + 2);
+            let arch: Arch = text.parse().map_err(|error: Error| error.in_place(&place))?;
+            let row = space.row(&arch).map_err(|error| error.in_place(&place))?;
+            if let Some(before) = lines.insert(row, line as u32) {
+                let got = format!("that of line {} again", before + 2);
+                return Err(Error::invalid(place, column, "each sub-network once", got).into());
+            }
+        }
+        if let Some(row) = space.genome().all().iter().find(|row| !lines.contains_key(*row)) {
+            let expected = format!("all {count} of {}", space.name());
+            let got = format!("{}, without {}", lines.len(), space.arch(row));
+            return Err(Error::invalid(&place, "sub-networks", expected, got).and_then_do(INCOMPLETE).into());
+        }
+        let genome = space.genome().clone();
+        Ok(Self {
+            columns,
+            genome,
+            labels: Labels::Archs(Box::new(space.clone())),
+            lines: Lines::ByRow(lines),
+        })
+    }
+
+    /// The table of all combinations of the values that the cells of each choice have.
+    fn of_cells(
+        columns: Columns,
+        names: &[String],
+        cells: &[Vec<String>],
+        labeled: fn(Vec<Vec<String>>) -> Labels,
+    ) -> Result<Self> {
+        let place = columns.place.clone();
         let labels: Vec<Vec<String>> = cells.iter().map(|cells| values_of(cells)).collect();
         if labels.is_empty() || columns.is_empty() {
             let expected = "at least one choice and one line";
@@ -174,7 +255,7 @@ impl MetricTable {
         })?;
         let mut lines = vec![u32::MAX; count];
         for line in 0..columns.len() {
-            let digits = labels.iter().zip(&cells).map(|(labels, cells)| {
+            let digits = labels.iter().zip(cells).map(|(labels, cells)| {
                 (labels.len(), labels.iter().position(|label| *label == cells[line]).expect("listed"))
             });
             let number = digits.fold(0, |number, (size, digit)| number * size + digit);
@@ -188,11 +269,11 @@ impl MetricTable {
         let known = lines.iter().filter(|line| **line != u32::MAX).count();
         if known < count {
             let error = Error::invalid(&place, "combinations", format!("all {count}"), known);
-            let advice = "a problem needs the values of every combination of its choices; fit an estimator to fewer rows";
-            return Err(error.and_then_do(advice).into());
+            return Err(error.and_then_do(INCOMPLETE).into());
         }
-        let genome = declared(&names, &labels, &place)?;
-        Ok(Self { columns, genome, labels, is_code: matches!(choices, Choices::Code { .. }), lines })
+        let genome = declared(names, &labels, &place)?;
+        let sizes = labels.iter().map(Vec::len).collect();
+        Ok(Self { columns, genome, labels: labeled(labels), lines: Lines::ByNumber(sizes, lines) })
     }
 
     /// The columns.
@@ -207,49 +288,54 @@ impl MetricTable {
 
     /// The line of a row's values.
     pub fn line(&self, row: &GeneRow) -> usize {
-        let digits = row.iter().zip(&self.labels);
-        let number = digits.fold(0, |number, (value, labels)| number * labels.len() + usize::from(*value));
-        self.lines[number] as usize
+        let line = match &self.lines {
+            Lines::ByNumber(sizes, lines) => {
+                let digits = row.iter().zip(sizes);
+                lines[digits.fold(0, |number, (value, size)| number * size + usize::from(*value))]
+            }
+            Lines::ByRow(lines) => lines[row],
+        };
+        line as usize
     }
 
-    /// A row as its table has it: a code, or each choice by name.
+    /// A row as its table has it: a code, a sub-network, or each choice by name.
     pub fn text(&self, row: &GeneRow) -> String {
-        let labels = row.iter().zip(&self.labels).map(|(value, labels)| labels[usize::from(*value)].as_str());
-        if self.is_code {
-            return labels.collect();
+        let label = |(value, labels): (&Index, &Vec<String>)| labels[usize::from(*value)].clone();
+        match &self.labels {
+            Labels::Archs(space) => space.arch(row).to_string(),
+            Labels::Code(labels) => row.iter().zip(labels).map(label).collect(),
+            Labels::Columns(labels) => {
+                let names = self.genome.genes().iter().map(|gene| gene.name.as_str());
+                let labels = row.iter().zip(labels).map(label);
+                names.zip(labels).map(|(name, label)| format!("{name}={label}")).collect::<Vec<_>>().join(" ")
+            }
         }
-        let names = self.genome.genes().iter().map(|gene| gene.name.as_str());
-        names.zip(labels).map(|(name, label)| format!("{name}={label}")).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// The choices' names, and the text of each on each line.
-fn cells_of(columns: &Columns, choices: &Choices) -> Result<(Vec<String>, Vec<Vec<String>>)> {
-    match choices {
-        Choices::Columns(names) => {
-            let cells = names.iter().map(|name| Ok(columns.of(name)?.to_vec())).collect::<Result<_>>()?;
-            Ok((names.clone(), cells))
-        }
-        Choices::Code { column, names } => {
-            let codes = columns.of(column)?;
-            let length = codes.first().map_or(0, |code| code.chars().count());
-            let place = |line: usize| format!("{}, line {}", columns.place, line + 2);
-            if let Some(line) = codes.iter().position(|code| code.chars().count() != length) {
-                let expected = format!("{length} characters, as on the first line");
-                return Err(Error::invalid(place(line), column, expected, &codes[line]).into());
-            }
-            if !names.is_empty() && names.len() != length {
-                let expected = format!("{length}, one for each character of {column}");
-                return Err(Error::invalid(&columns.place, "names", expected, names.len()).into());
-            }
-            let numbers = (1..=length).map(|number| number.to_string()).collect();
-            let mut cells = vec![Vec::with_capacity(codes.len()); length];
-            for code in codes {
-                cells.iter_mut().zip(code.chars()).for_each(|(cells, own)| cells.push(own.to_string()));
-            }
-            Ok((if names.is_empty() { numbers } else { names.clone() }, cells))
-        }
+/// The choices' names, and the text of each on each line, of a column of codes.
+fn cells_of_code(
+    columns: &Columns,
+    column: &str,
+    names: &[String],
+) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    let codes = columns.of(column)?;
+    let length = codes.first().map_or(0, |code| code.chars().count());
+    let place = |line: usize| format!("{}, line {}", columns.place, line + 2);
+    if let Some(line) = codes.iter().position(|code| code.chars().count() != length) {
+        let expected = format!("{length} characters, as on the first line");
+        return Err(Error::invalid(place(line), column, expected, &codes[line]).into());
     }
+    if !names.is_empty() && names.len() != length {
+        let expected = format!("{length}, one for each character of {column}");
+        return Err(Error::invalid(&columns.place, "names", expected, names.len()).into());
+    }
+    let numbers = (1..=length).map(|number| number.to_string()).collect();
+    let mut cells = vec![Vec::with_capacity(codes.len()); length];
+    for code in codes {
+        cells.iter_mut().zip(code.chars()).for_each(|(cells, own)| cells.push(own.to_string()));
+    }
+    Ok((if names.is_empty() { numbers } else { names.to_vec() }, cells))
 }
 
 /// The distinct values of a choice: numbers by size, others by their letters.
@@ -430,6 +516,33 @@ mod tests {
         let table = MetricTable::new(table, &choices).expect("whole");
         let texts: Vec<String> = table.genome().all().iter().map(|row| table.text(row)).collect();
         assert_eq!(texts, ["size=9 kind=x", "size=9 kind=y", "size=10 kind=x", "size=10 kind=y"]);
+    }
+
+    #[test]
+    fn rows_may_be_the_sub_networks_of_a_space() {
+        let space = Box::new(space::preset("tiny").expect("a preset"));
+        let resolution = space.greatest_resolution();
+        let mut kernels = std::collections::BTreeMap::new();
+        kernels.insert("kernel".to_string(), 3);
+        kernels.insert("expand".to_string(), 3);
+        let space = Box::new(space.restricted(&kernels).at_resolutions(&[resolution]).expect("its own"));
+        let rows = space.genome().all();
+        assert!(rows.len() > 2, "{}", rows.len());
+        let lines: Vec<String> =
+            rows.iter().rev().enumerate().map(|(at, row)| format!("\"{}\",{at}", space.arch(row))).collect();
+        let of = |lines: &[String]| {
+            let choices = Choices::Archs { column: "arch".to_string(), space: space.clone() };
+            MetricTable::new(columns(&format!("arch,x\n{}\n", lines.join("\n"))), &choices)
+        };
+        let table = of(&lines).expect("whole");
+        for (place, row) in rows.iter().enumerate() {
+            assert_eq!(table.line(row), rows.len() - 1 - place);
+            assert_eq!(table.text(row), space.arch(row).to_string());
+        }
+        let error = of(&lines[1..]).expect_err("one is missing").to_string();
+        assert!(error.contains("sub-networks: expected all") && error.contains(", without r"), "{error}");
+        let error = of(&[&lines[..], &lines[..1]].concat()).expect_err("one is there twice").to_string();
+        assert!(error.contains("each sub-network once, got that of line 2 again"), "{error}");
     }
 
     #[test]

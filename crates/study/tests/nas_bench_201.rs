@@ -21,7 +21,8 @@ fn problem(name: &str) -> Option<ProblemFile> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/studies").join(name);
     let text = std::fs::read_to_string(&path).expect("readable");
     let read = |file: &Path| study::table::Columns::read(&tables.join(file));
-    Some(ProblemFile::from_toml(name, &text, &read).expect("a problem"))
+    let files = study::Files { columns: &read, space: &|name| Ok(space::preset(name)?) };
+    Some(ProblemFile::from_toml(name, &text, &files).expect("a problem"))
 }
 
 fn runs() -> usize {

@@ -5,19 +5,21 @@ pub mod devices;
 mod evaluator;
 mod goal;
 mod strategy;
+mod time_budget;
 mod validation;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ::search::Error as Refusal;
+use base::document::rounded;
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
 use command::{Common, Ending, not_an_input, result_path, stop_flag, wrote};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::search::{
-    AccuracyFrom, AccuracySearch, Candidate, Ended, Evaluated, Found, Limits, LogFile, LogSetting,
-    MetricValue, Proof, SearchConfig, SearchReport, TOP1, ValidatedSearch, ValidationProblem,
+    AccuracyFrom, AccuracySearch, Candidate, Ended, Evaluated, Found, LATENCY, Limits, LogFile, LogSetting,
+    MetricValue, Proof, SearchConfig, SearchReport, TOP1, ValidatedSearch, ValidationProblem, device_of,
     judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
@@ -28,6 +30,7 @@ use tracing::{info, warn};
 use super::backend;
 use super::table::space_at;
 use devices::Devices;
+use time_budget::TimeBudget;
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -100,7 +103,7 @@ fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> 
     let estimator = AccuracyEstimator::read(estimator)?.with_backend(&backend()?)?;
     check_estimator(arguments, &estimator, &space)?;
     let limits = arguments.devices.limits()?;
-    let goal = arguments.goal.goal()?;
+    let goal = arguments.goal.goal(arguments.validation.least.is_some())?;
     let limits = accurate_enough(arguments, &goal, limits, &estimator)?;
     let devices = arguments.devices.read(&space)?;
     let front_limits = if arguments.front { strategy::FRONT_LIMITS } else { 0 };
@@ -119,8 +122,11 @@ fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> 
     };
     let setting = log_setting(&problem, &estimator, &devices)?;
     let started = Stopwatch::start();
-    let Searched { report, evaluated, selected_on, supernet } =
+    let time = TimeBudget::start(arguments.strategy.time, &stop);
+    let Searched { mut report, evaluated, selected_on, supernet } =
         searched(arguments, &problem, &estimator, setting)?;
+    let ended = ended(&report, &time);
+    time.settle(&mut report);
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let limits = arguments.devices.limits()?;
@@ -140,7 +146,8 @@ fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> 
     wrote(&arguments.out);
     say_what_is_left(arguments, &estimator, &found);
     let strategy = arguments.strategy.name();
-    output.print(&document(&report, &found, strategy, seconds), || describe(&report, &found, seconds))?;
+    output
+        .print(&document(&report, &found, strategy, ended, seconds), || describe(&report, &found, seconds))?;
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
@@ -308,6 +315,7 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
         ("candidates", json!(report.candidates)),
         ("threads", json!(threads)),
         ("unix_seconds", json!(unix_seconds())),
+        ("command", json!(std::env::args().skip(1).collect::<Vec<_>>())),
     ];
     facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
@@ -317,29 +325,45 @@ fn proof(report: &SearchReport) -> Option<&'static str> {
     (report.ended == Ended::Finished(Proof::Best)).then_some("optimal")
 }
 
-fn ended(report: &SearchReport) -> &'static str {
+fn ended(report: &SearchReport, time: &TimeBudget) -> &'static str {
     match report.ended {
+        Ended::Stopped if time.is_over() => "time",
         Ended::Finished(_) => "finished",
         Ended::Budget => "budget",
         Ended::Stopped => "interrupted",
     }
 }
 
-fn document(report: &SearchReport, found: &Found, strategy: &str, seconds: f64) -> Value {
+fn document(report: &SearchReport, found: &Found, strategy: &str, ended: &str, seconds: f64) -> Value {
     json!({
-        "strategy": strategy, "goal": found.goal.as_deref().unwrap_or(TOP1), "ended": ended(report), "proof": found.proof, "bound": report.bound,
+        "strategy": strategy, "goal": found.goal.as_deref().unwrap_or(TOP1), "ended": ended, "proof": found.proof, "bound": report.bound,
         "best": printed(&report.best), "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front.iter().map(printed).collect::<Vec<_>>(), "nearest_feasible": null,
         "interrupted": found.interrupted, "latency": found.latency, "extrapolated": found.extrapolated,
-        "devices": found.devices,
+        "devices": found.devices, "trace": report.trace, "hypervolume": hypervolume(found),
     })
+}
+
+/// The share of the rectangle between an accuracy of 0 and 1 and a latency of 0 and the limit, or without one the slowest of
+/// the front, that the front dominates; `None` without a front.
+fn hypervolume(found: &Found) -> Option<f64> {
+    let points: Option<Vec<[f64; 2]>> =
+        found.front.iter().map(|one| Some([one.latency_ms()?, one.accuracy().clamp(0.0, 1.0)])).collect();
+    let points = points.filter(|points| !points.is_empty())?;
+    // that of several devices which a candidate's latency is of
+    let named = found.best.values.keys().find(|name| device_of(name).is_some()).map(String::as_str);
+    let limit = found.limits.of(LATENCY).or_else(|| found.limits.of(named?)).map(|us| us / 1e3);
+    let most = limit.unwrap_or_else(|| points.iter().map(|[latency, _]| *latency).fold(0.0, f64::max));
+    let shares: Vec<Vec<f64>> =
+        points.iter().map(|[latency, accuracy]| vec![1.0 - latency / most, *accuracy]).collect();
+    Some(rounded(study::hypervolume::hypervolume(&shares), 9))
 }
 
 /// A candidate as it is printed: each cost in a field of its own, latencies in milliseconds.
 fn printed(candidate: &Candidate) -> Value {
     let fields = [
-        ("accuracy", json!(candidate.accuracy())),
+        ("accuracy", json!(candidate.mean(TOP1))),
         ("accuracy_low", json!(candidate.accuracy_low())),
         ("accuracy_high", json!(candidate.accuracy_high())),
         ("accuracy_from", json!(candidate.accuracy_from)),
@@ -419,7 +443,8 @@ fn latencies(best: &Candidate, found: &Found) -> Vec<String> {
 
 fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let best = &report.best;
-    let mut lines = vec![format!("arch          {}", best.arch), accuracy(best, found)];
+    let mut lines = vec![format!("arch          {}", best.arch)];
+    lines.extend(best.mean(TOP1).map(|_| accuracy(best, found)));
     lines.extend(latencies(best, found));
     lines.extend([
         format!("MACs          {}", best.count("macs")),

@@ -10,26 +10,33 @@ use std::time::Duration;
 use anyhow::Context;
 use command::{Common, Ending, result_path, stop_flag, within};
 use network::checkpoint::Supernet;
-use network::eval::Calibration;
+use network::eval::{Accuracy, Calibration};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use space::{SearchSpace, arch_file};
 use supernet::train::{Recipe, Start, TrainConfig};
-use supernet::trial::{AloneTrials, SharedTrials, TrialRequest, TrialResult};
+use supernet::trial::{
+    AloneTrials, FidelityOf, SharedTrials, TrialRequest, TrialResult, ZeroCostScores, ZeroCostTrials,
+};
 
 use super::arguments::{Compute, Data, Shown};
 use super::{recipe, train};
 
-/// Evaluate sub-networks one at a time: each trained alone, or with the shared weights of a supernet
+/// Evaluate sub-networks one at a time: each trained alone, with the shared weights of a supernet, or scored untrained
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet trial --space tiny --data digits --scale 0.05 --out trials --arch random:1
   supernet trial --supernet run/supernet.safetensors --data digits --arch largest --fidelity 0.25
   extract search --space tiny --evaluator 'supernet trial --space tiny --data digits --scale 0.05 --out trials --serve' \\
     --workers 2 --evaluations 20 --log search.jsonl --out found.json
+  extract search --space tiny --evaluator 'supernet trial --space tiny --data digits --zero-cost --serve' \\
+    --maximize nwot --evaluations 200 --out found.json
 
 With --serve each line of stdin is a request {\"arch\", \"fidelity\", \"seed\"}, of which arch is needed, and each line of stdout
-an answer {\"arch\", \"metrics\": {\"top1\", \"loss\"}, …} or {\"arch\", \"error\"}.")]
+an answer {\"arch\", \"metrics\": {\"top1\", \"loss\"}, \"intervals\": {\"top1\"}, …} or {\"arch\", \"error\"}.
+
+With --zero-cost the metrics are scores of an untrained sub-network by one batch of training images, of each more is better:
+grad-norm, jacov, nwot, the logarithm of synflow, and params and macs beside them.")]
 pub struct Arguments {
     /// A preset's name or a TOML file; optional with --supernet or --start
     #[arg(long, required_unless_present_any = ["supernet", "start"], conflicts_with = "supernet")]
@@ -42,7 +49,10 @@ pub struct Arguments {
     /// Train each sub-network from its part of these shared weights instead of fresh ones
     #[arg(long, value_name = "FILE")]
     start: Option<PathBuf>,
-    /// Recipe of the training; the fidelity is the share of its steps [default: the first of `supernet recipe --list`]
+    /// Score each sub-network without training it, by one batch of --batch training images [default: 64]
+    #[arg(long, conflicts_with_all = ["supernet", "recipe", "scale", "out", "fidelity", "checkpoint_seconds"])]
+    zero_cost: bool,
+    /// Recipe of the training [default: the first of `supernet recipe --list`]
     #[arg(long)]
     recipe: Option<String>,
     /// Multiply the epochs of every phase
@@ -55,7 +65,7 @@ pub struct Arguments {
     #[arg(long, value_name = "middle|stretch", conflicts_with = "supernet")]
     resize: Option<Shown>,
     /// Folder of all trials; what it holds already is not computed again
-    #[arg(long, value_name = "FOLDER", required_unless_present = "supernet", value_parser = result_path())]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["supernet", "zero_cost"], value_parser = result_path())]
     out: Option<PathBuf>,
     /// Evaluate what each line of stdin requests, until it ends
     #[arg(long, conflicts_with = "arch", required_unless_present = "arch")]
@@ -66,6 +76,10 @@ pub struct Arguments {
     /// Share of full fidelity
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, conflicts_with = "serve")]
     fidelity: f64,
+    /// What a lower fidelity of a training has less of: steps, which a higher one goes on from, training images, or rows and
+    /// columns of them
+    #[arg(long, value_name = "steps|images|resolution", default_value = "steps", value_parser = fidelity_of, conflicts_with_all = ["supernet", "zero_cost"])]
+    fidelity_of: FidelityOf,
     /// Seed of weights and batches, where a request has none
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -78,15 +92,32 @@ pub struct Arguments {
     pub common: Common,
 }
 
+/// Images by which untrained sub-networks are scored.
+const SCORED: usize = 64;
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "a share above 0, at most 1".to_string())
 }
 
-/// Either kind of trial.
+fn fidelity_of(text: &str) -> Result<FidelityOf, String> {
+    FidelityOf::ALL
+        .into_iter()
+        .find(|of| of.name() == text)
+        .ok_or_else(|| "steps, images or resolution".to_string())
+}
+
+/// Any kind of trial.
 enum Trials {
     Shared(Box<SharedTrials>),
     Alone(Box<AloneTrials>),
+    ZeroCost(Box<ZeroCostTrials>),
+}
+
+/// What a trial knows of a sub-network.
+enum Outcome {
+    Result(TrialResult),
+    Scores(ZeroCostScores),
 }
 
 impl Trials {
@@ -94,14 +125,17 @@ impl Trials {
         match self {
             Self::Shared(trials) => &trials.supernet.space,
             Self::Alone(trials) => &trials.space,
+            Self::ZeroCost(trials) => &trials.space,
         }
     }
 
-    fn evaluate(&self, request: &TrialRequest, stop: &AtomicBool) -> supernet::Result<Option<TrialResult>> {
-        match self {
-            Self::Shared(trials) => trials.evaluate(request, stop),
-            Self::Alone(trials) => trials.evaluate(request, stop),
-        }
+    fn evaluate(&self, request: &TrialRequest, stop: &AtomicBool) -> supernet::Result<Option<Outcome>> {
+        let result = match self {
+            Self::Shared(trials) => trials.evaluate(request, stop)?,
+            Self::Alone(trials) => trials.evaluate(request, stop)?,
+            Self::ZeroCost(trials) => return Ok(Some(Outcome::Scores(trials.evaluate(request)?))),
+        };
+        Ok(result.map(Outcome::Result))
     }
 }
 
@@ -141,12 +175,6 @@ impl Arguments {
             let calibration = Calibration::default();
             return Ok(Trials::Shared(Box::new(SharedTrials { supernet, dataset, calibration, backend })));
         }
-        let recipe = match &self.recipe {
-            Some(given) => recipe::open("--recipe", given)?,
-            None => Recipe::progressive(),
-        };
-        let recipe = recipe.scaled(self.scale);
-        let recipe = recipe.with_batch(self.batch.unwrap_or(recipe.batch));
         let catalogue = self.data.list()?;
         let classes = catalogue.classes().len();
         let given = self.space.as_deref().map(space::open).transpose()?;
@@ -154,21 +182,40 @@ impl Arguments {
         let space = start.space_for(given, classes)?;
         catalogue.check_fits(&space)?;
         let dataset = self.data.look(&self.common, catalogue)?;
+        let resize = self.resize.map(Shown::resize);
+        let start = self.start.clone();
+        if self.zero_cost {
+            let images = self.batch.unwrap_or(SCORED);
+            let trials = ZeroCostTrials { space, dataset, start, resize, images, backend };
+            return Ok(Trials::ZeroCost(Box::new(trials)));
+        }
+        let recipe = match &self.recipe {
+            Some(given) => recipe::open("--recipe", given)?,
+            None => Recipe::progressive(),
+        };
+        let recipe = recipe.scaled(self.scale);
+        let recipe = recipe.with_batch(self.batch.unwrap_or(recipe.batch));
         let folder = self.out.clone().expect("clap asks for a folder");
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, backend };
-        let resize = self.resize.map(Shown::resize);
-        let start = self.start.clone();
-        Ok(Trials::Alone(Box::new(AloneTrials { space, dataset, recipe, start, resize, config, folder })))
+        let fidelity_of = self.fidelity_of;
+        let trials = AloneTrials { space, dataset, recipe, start, resize, fidelity_of, config, folder };
+        Ok(Trials::Alone(Box::new(trials)))
     }
 
     fn evaluate_one(&self, trials: &Trials, arch: &str, stop: &AtomicBool) -> anyhow::Result<Ending> {
         let arch = arch_file::read(trials.space(), arch).context("--arch")?;
         let request = TrialRequest { arch, fidelity: self.fidelity, seed: self.seed };
-        let Some(result) = trials.evaluate(&request, stop)? else { return Ok(Ending::Interrupted) };
-        self.common.print(&answer(trials, &request, &result), || {
-            let TrialResult { top1, loss, n, .. } = result;
-            format!("val top-1 {:.2} % of {n} images, loss {loss:.4}  {}", 100.0 * top1, request.arch)
+        let Some(outcome) = trials.evaluate(&request, stop)? else { return Ok(Ending::Interrupted) };
+        self.common.print(&answer(trials, &request, &outcome), || match &outcome {
+            Outcome::Result(TrialResult { top1, loss, n, .. }) => {
+                format!("val top-1 {:.2} % of {n} images, loss {loss:.4}  {}", 100.0 * top1, request.arch)
+            }
+            Outcome::Scores(ZeroCostScores { metrics, n }) => {
+                let lines = metrics.iter().map(|(name, value)| format!("{name:<13} {value}"));
+                let of = format!("{}, not trained, by {n} images", request.arch);
+                lines.chain([of]).collect::<Vec<_>>().join("\n")
+            }
         })?;
         Ok(Ending::Done)
     }
@@ -222,11 +269,18 @@ impl Arguments {
     }
 }
 
-fn answer(trials: &Trials, request: &TrialRequest, result: &TrialResult) -> Value {
-    let TrialResult { fidelity, top1, loss, n, steps } = result;
+fn answer(trials: &Trials, request: &TrialRequest, outcome: &Outcome) -> Value {
+    let TrialResult { fidelity, top1, loss, n, steps } = match outcome {
+        Outcome::Result(result) => result,
+        Outcome::Scores(ZeroCostScores { metrics, n }) => {
+            return json!({ "arch": request.arch, "seed": request.seed, "n": n, "metrics": metrics });
+        }
+    };
+    let accuracy = Accuracy { correct: (top1 * *n as f64).round() as usize, n: *n };
     let mut answer = json!({
         "arch": request.arch, "fidelity": fidelity, "seed": request.seed, "n": n,
         "metrics": { "top1": top1, "loss": loss },
+        "intervals": { "top1": accuracy.interval() },
     });
     if let Trials::Alone(trials) = trials {
         answer["steps"] = json!(steps);

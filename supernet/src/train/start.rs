@@ -29,7 +29,7 @@ pub struct Given {
 }
 
 /// The first weights of a run, and their origin for its files.
-pub(super) struct First {
+pub(crate) struct First {
     pub weights: SharedWeights,
     /// Origin of the weights, unless they are fresh.
     pub from: Option<StartedFrom>,
@@ -117,7 +117,7 @@ impl Start {
     }
 
     /// The first weights; given weights get a fresh classifier if the classes of the images differ from theirs.
-    pub(super) fn weights(&self, space: &SearchSpace, dataset: &Dataset, seed: u64) -> Result<First> {
+    pub(crate) fn weights(&self, space: &SearchSpace, dataset: &Dataset, seed: u64) -> Result<First> {
         let Self::Supernet(given) = self else {
             let weights = SharedWeights::new(space, &mut rng_for("weights", seed, &[]))?;
             return Ok(First { weights, from: None });

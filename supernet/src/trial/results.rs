@@ -81,8 +81,10 @@ impl Results {
         if form.arch != fresh.arch {
             return Err(Error::invalid(&place, "arch", &fresh.arch, &form.arch).and_then_do(advice));
         }
-        for (field, expected) in &fresh.setting {
-            let got = form.setting.get(field).map_or("none", String::as_str);
+        let fields = fresh.setting.keys().chain(form.setting.keys());
+        for field in fields {
+            let [expected, got] =
+                [&fresh, &form].map(|form| form.setting.get(field).map_or("none", String::as_str));
             if expected != got {
                 return Err(Error::invalid(&place, field, expected, got).and_then_do(advice));
             }

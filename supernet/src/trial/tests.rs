@@ -11,6 +11,7 @@ fn trials(folder: &Path) -> AloneTrials {
         recipe: Recipe::progressive().scaled(0.02),
         start: None,
         resize: None,
+        fidelity_of: FidelityOf::Steps,
         config: TrainConfig::default(),
         folder: folder.to_path_buf(),
     }
@@ -38,6 +39,26 @@ fn a_higher_fidelity_goes_on_where_a_lower_one_ended() {
     assert_eq!(apart.evaluate(&request(0.3), &never).expect("known"), Some(low.clone()));
     assert_eq!(whole.evaluate(&request(0.3), &never).expect("it trains"), Some(low));
     assert_eq!(whole.evaluate(&request(1.0), &never).expect("known"), Some(once));
+}
+
+#[test]
+fn a_lower_fidelity_may_have_fewer_images_or_smaller_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let never = AtomicBool::new(false);
+    for fidelity_of in [FidelityOf::Images, FidelityOf::Resolution] {
+        let trials = AloneTrials { fidelity_of, ..trials(&folder.path().join(fidelity_of.name())) };
+        let low = trials.evaluate(&request(0.5), &never).expect("it trains").expect("not stopped");
+        let known = trials.evaluate(&request(0.5), &never).expect("known");
+        assert_eq!(known, Some(low.clone()));
+        let high = trials.evaluate(&request(1.0), &never).expect("it trains").expect("not stopped");
+        let (some, all) = (low.steps.expect("trained"), high.steps.expect("trained"));
+        let is_right = if fidelity_of == FidelityOf::Images { some < all } else { some == all };
+        assert!(is_right && low.loss != high.loss, "{fidelity_of:?}: {some} of {all} steps");
+        // another kind of fidelity is another setting
+        let other = AloneTrials { fidelity_of: FidelityOf::Steps, ..trials };
+        let error = other.evaluate(&request(0.5), &never).expect_err("another setting").to_string();
+        assert!(error.contains("fidelity: expected none, got"), "{error}");
+    }
 }
 
 /// Sets the flag from another thread, so that trainings stop at any step.

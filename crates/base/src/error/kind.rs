@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Invalid,
     /// A folder or file is in use, or must not be overwritten.
     Occupied,
+    /// Two things were asked for that do not go together, such as a strategy and an estimator that it cannot use.
+    Misuse,
     /// It is proved that no sub-network keeps the limits.
     Infeasible,
     /// No sub-network was found that keeps the limits, which is no proof that there is none.

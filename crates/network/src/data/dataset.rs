@@ -280,6 +280,20 @@ impl Dataset {
         Self { splits, ..self.clone() }
     }
 
+    /// The data set with at most `most` training images, drawn with a constant seed; fewer are some of more.
+    #[must_use]
+    pub fn with_train_images(&self, most: usize) -> Self {
+        let count = self.train().len();
+        if most >= count {
+            return self.clone();
+        }
+        let mut places = permutation(count, &mut rng_for("training images", 0, &[count as u64]));
+        places.truncate(most.max(1));
+        places.sort_unstable();
+        let splits = Splits { train: self.splits.train.only(&places), ..self.splits.clone() };
+        Self { splits, ..self.clone() }
+    }
+
     pub(super) fn told_by(self, told_by: String, flip_by_name: bool) -> Self {
         Self { told_by, flip_by_name, ..self }
     }

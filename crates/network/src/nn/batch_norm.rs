@@ -58,6 +58,13 @@ impl BatchNorm {
                 let statistics = self.backend.normalize_in_place(&x, &self.with, addend)?;
                 seen.insert(self.name.clone(), statistics);
             }
+            Pass::Codes(_) => {
+                drop(self.backend.normalize_in_place(&x, &self.with, None)?);
+                pass.see(&x, self.with.activation)?;
+                if let Some(addend) = addend {
+                    self.backend.add_assign(&x, addend)?;
+                }
+            }
             Pass::Training(tape) => {
                 let (y, statistics) = self.backend.normalize(&x, &self.with, addend)?;
                 tape.push(&x);

@@ -5,6 +5,7 @@ use kernels::{Backend, ChainKept, ChainOutputGradient, DepthwiseChain, ExciteBac
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
+use super::flow::Flow;
 use super::parameter::there;
 use super::pass::{Pass, Tape};
 use super::source::Source;
@@ -92,6 +93,9 @@ impl ChainLayer {
             }
             _ => None,
         };
+        if let (Pass::Codes(_), Some(before)) = (&*pass, &self.before) {
+            before.forward(self.backend.duplicate(x)?, None, pass)?;
+        }
         let (y, before, after) = self.backend.chain_forgetting(&self.chain, x, given)?;
         if let Pass::Calibration(seen) = pass {
             for (norm, statistics) in [(self.before.as_ref(), before), (Some(&self.after), Some(after))] {
@@ -100,6 +104,7 @@ impl ChainLayer {
                 }
             }
         }
+        pass.see(&y, self.chain.after.activation)?;
         let means = self.chain.with_means.then(|| self.backend.mean(&y)).transpose()?;
         Ok((y, means))
     }
@@ -129,6 +134,14 @@ impl ChainLayer {
         let excite = excited.map(|Excited { factor, dmean }| ExciteBackward { factor, dmean });
         let output = ChainOutputGradient { dy, excite };
         Ok(self.backend.chain_backward(&self.chain, &x, &kept, &output, gradient)?)
+    }
+
+    /// The flow of paths through the depthwise convolution.
+    ///
+    /// # Errors
+    /// If the weight cannot be read.
+    pub fn flow(&self, x: &Flow) -> Result<Flow> {
+        x.convolved(&self.chain.weight, self.chain.stride)
     }
 
     /// The batch norm before, the chain, and the batch norm after.

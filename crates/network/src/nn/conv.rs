@@ -5,6 +5,7 @@ use kernels::{Backend, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
+use super::flow::Flow;
 use super::parameter::Parameter;
 use super::pass::{Pass, Tape};
 use super::source::Source;
@@ -23,6 +24,12 @@ pub trait Convolution {
     /// # Errors
     /// If the tape does not fit, or there are no gradients.
     fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>>;
+
+    /// The flow of paths through it.
+    ///
+    /// # Errors
+    /// If the weight cannot be read.
+    fn flow(&self, x: &Flow) -> Result<Flow>;
 
     /// Name in the profile.
     const NAME: &'static str;
@@ -84,6 +91,10 @@ impl Convolution for Pointwise {
         let dx = self.backend.product(&self.weight.operand().t()?, &dy)?;
         Ok(Some(dx.reshape(x.shape())?))
     }
+
+    fn flow(&self, x: &Flow) -> Result<Flow> {
+        x.convolved(self.weight.value(), 1)
+    }
 }
 
 /// Dense k x k convolution, padding k/2.
@@ -132,11 +143,15 @@ impl Convolution for Dense {
         let x = tape.pop()?;
         let stride = self.window.stride;
         self.backend.add_convolve_weight(self.weight.gradient()?, &x, dy, stride)?;
-        if self.on_image {
+        if self.on_image && !tape.reaches_images() {
             return Ok(None);
         }
         let (_, _, height, width) = x.dims4()?;
         Ok(Some(self.backend.convolve_backward_input(self.weight.operand(), dy, stride, height, width)?))
+    }
+
+    fn flow(&self, x: &Flow) -> Result<Flow> {
+        x.convolved(self.weight.value(), self.window.stride)
     }
 }
 
@@ -191,6 +206,14 @@ impl<C: Convolution> ConvNorm<C> {
     pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
         let dy = self.norm.backward_keeping(dy, tape)?;
         self.convolution.backward(&dy, tape)
+    }
+
+    /// The flow of paths through it, without the batch norm.
+    ///
+    /// # Errors
+    /// If the weight cannot be read.
+    pub fn flow(&self, x: &Flow) -> Result<Flow> {
+        self.convolution.flow(x)
     }
 
     pub(super) fn parts(&self) -> (&C, &BatchNorm) {

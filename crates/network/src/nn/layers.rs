@@ -17,6 +17,7 @@ use candle_core::Tensor;
 use kernels::Backend;
 use space::{LayerSpec, Operator};
 
+use super::flow::Flow;
 use super::folding::{FoldedDense, Product};
 use super::footprint::Held;
 use super::graph::InputGradients;
@@ -41,6 +42,12 @@ pub(super) trait Layer: Send + Sync {
     /// # Errors
     /// If the tape does not fit, or there are no gradients to add to.
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients>;
+
+    /// The flow of paths through the layer, which synaptic flow is read from.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow>;
 
     /// The layer for inference alone, batch norms multiplied into weights.
     ///
@@ -98,7 +105,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
 }
 
 /// The input of a layer that has one; the graph has checked the count.
-fn only<'a>(inputs: &[&'a Tensor]) -> &'a Tensor {
+fn only<'a, T>(inputs: &[&'a T]) -> &'a T {
     inputs[0]
 }
 

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use kernels::Backend;
 use space::Activation;
 
+use super::flow::Flow;
 use super::parameter::Parameter;
 use super::pass::{Pass, Tape};
 use super::source::Source;
@@ -38,6 +39,14 @@ impl Linear {
         Ok(Self { weight, bias: source.get(output, "bias")?, activation, backend: source.backend() })
     }
 
+    /// The flow of paths through it.
+    ///
+    /// # Errors
+    /// If the weight cannot be read.
+    pub fn flow(&self, x: &Flow) -> Result<Flow> {
+        x.convolved(self.weight.value(), 1)
+    }
+
     /// Weight, bias and activation.
     pub(super) fn parts(&self) -> (&Tensor, &Tensor, Activation) {
         (self.weight.value(), self.bias.value(), self.activation)
@@ -51,7 +60,9 @@ impl Linear {
         let y = self.backend.product(self.weight.operand(), x)?; // [O, N]
         pass.save(x);
         pass.save(&y);
-        Ok(self.backend.bias_activation(&y, Some(self.bias.value()), self.activation)?)
+        let y = self.backend.bias_activation(&y, Some(self.bias.value()), self.activation)?;
+        pass.see(&y, self.activation)?;
+        Ok(y)
     }
 
     /// Adds the weights' gradients; returns the input's, `[I, N]`.

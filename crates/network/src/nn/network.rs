@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 use kernels::Backend;
-use space::LayerSpec;
+use space::{FeatureMap, LayerSpec};
 
+use super::flow::Flow;
 use super::graph::Graph;
 use super::layers::{self, Layer};
 use super::pass::{Pass, Tape};
@@ -61,6 +62,21 @@ impl Network {
         self.graph.forward(maps, |index, inputs| self.layers[index].forward(inputs, pass))
     }
 
+    /// Synaptic flow (Tanaka et al. 2020), as its natural logarithm: the sum over all weights of `w dR/dw`, where R is the sum of
+    /// the logits of an image of ones by weights without signs, without batch norms and biases, activations and
+    /// squeeze-and-excite left out.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn synaptic_flow(&self, image: FeatureMap) -> Result<f64> {
+        Ok(self.flow(image)?.total().ln())
+    }
+
+    /// The flow of paths from an image of ones to the logits.
+    pub(super) fn flow(&self, image: FeatureMap) -> Result<Flow> {
+        self.graph.forward(Flow::ones(image), |index, inputs| self.layers[index].flow(inputs))
+    }
+
     /// Adds the gradient of every weight to the tensors of the network's source.
     ///
     /// # Shapes
@@ -68,10 +84,22 @@ impl Network {
     ///
     /// # Errors
     /// If the tape does not fit, or the network was built without gradients.
-    pub fn backward(&self, dlogits: &Tensor, mut tape: Tape) -> Result<()> {
-        let dlogits = self.backend.activations(&dlogits.t()?)?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
-        self.backward_maps(dlogits, &mut tape)?;
+    pub fn backward(&self, dlogits: &Tensor, tape: Tape) -> Result<()> {
+        self.backward_to_images(dlogits, tape)?;
         Ok(())
+    }
+
+    /// As [`Network::backward`]; returns the gradient of the images, if the tape was made for it ([`Tape::reaching_images`]).
+    ///
+    /// # Shapes
+    /// `[N, classes] -> [N, C, H, W]`.
+    ///
+    /// # Errors
+    /// As [`Network::backward`].
+    pub fn backward_to_images(&self, dlogits: &Tensor, mut tape: Tape) -> Result<Option<Tensor>> {
+        let dlogits = self.backend.activations(&dlogits.t()?)?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
+        let dmaps = self.backward_maps(dlogits, &mut tape)?; // [C, N, H, W]
+        Ok(dmaps.map(|dmaps| self.backend.numbers(&dmaps.transpose(0, 1)?)).transpose()?)
     }
 
     /// As [`Network::backward`], from the gradient of the last layer's maps, which may be overwritten; returns the gradient of
@@ -121,6 +149,34 @@ mod tests {
         let alone = alone.get(0).and_then(|row| row.to_vec1::<f32>()).expect("scores");
         for (together, alone) in row.iter().zip(&alone) {
             assert!((together - alone).abs() < 1e-6, "{row:?} {alone:?}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_images_is_that_of_finite_differences() {
+        let network = network(&SMALL, true);
+        let images = noise("images", &[2, 3, 6, 4], 1.0, 0.0);
+        let weights = noise("weights", &[2, 5], 1.0, 0.0);
+        let score = |images: &Tensor| {
+            let logits = network.forward(images, Pass::BatchStatistics).expect("fitting shapes");
+            let products = (logits * &weights).and_then(|products| products.flatten_all()?.to_vec1::<f32>());
+            products.expect("numbers").into_iter().map(f64::from).sum::<f64>()
+        };
+        let mut tape = Tape::new().reaching_images();
+        network.forward(&images, Pass::Training(&mut tape)).expect("fitting shapes");
+        let gradient = network.backward_to_images(&weights, tape).expect("a tape").expect("it reaches them");
+        assert_eq!(gradient.dims(), images.dims());
+        let gradient = crate::nn::testing::values(&gradient);
+        let original = crate::nn::testing::values(&images);
+        let step = 1e-2;
+        for at in (0..original.len()).step_by(7) {
+            let moved = |by: f32| {
+                let mut values = original.clone();
+                values[at] += by;
+                score(&crate::nn::testing::tensor(&[2, 3, 6, 4], &values))
+            };
+            let numeric = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+            assert!((numeric - f64::from(gradient[at])).abs() < 2e-2, "{at}: {numeric} {}", gradient[at]);
         }
     }
 

@@ -1,8 +1,10 @@
 //! The purpose of a forward pass, and the tensors that it saves for backward.
 
 use candle_core::{Result, Tensor, bail};
+use space::Activation;
 
 use super::batch_norm::Statistics;
+use super::codes::ActivationCodes;
 
 /// Purpose of a forward pass.
 pub enum Pass<'a> {
@@ -12,6 +14,8 @@ pub enum Pass<'a> {
     BatchStatistics,
     /// As [`Pass::BatchStatistics`], and each batch norm's statistics are collected (calibration).
     Calibration(&'a mut Statistics),
+    /// As [`Pass::BatchStatistics`], and which units are above 0 is collected.
+    Codes(&'a mut ActivationCodes),
     /// Batch norms use the batch's own statistics, and tensors are saved for backward.
     Training(&'a mut Tape),
 }
@@ -21,6 +25,7 @@ pub enum Pass<'a> {
 pub struct Tape {
     saved: Vec<Tensor>,
     dropout: Option<Tensor>,
+    reaches_images: bool,
 }
 
 impl Tape {
@@ -32,6 +37,17 @@ impl Tape {
     /// A tape for a pass whose pooled features `[C, N]` are multiplied by `mask` before the classifier.
     pub fn with_dropout(mask: Tensor) -> Self {
         Self { dropout: Some(mask), ..Self::default() }
+    }
+
+    /// The tape of a pass whose backward pass gives the gradient of the images too.
+    #[must_use]
+    pub fn reaching_images(self) -> Self {
+        Self { reaches_images: true, ..self }
+    }
+
+    /// Whether a layer on the image gives its input's gradient.
+    pub(super) fn reaches_images(&self) -> bool {
+        self.reaches_images
     }
 
     /// Saves a tensor; shares its memory.
@@ -66,6 +82,14 @@ impl Pass<'_> {
         }
     }
 
+    /// Collects the codes of an activation's outputs, `[C, N, …]`, if the pass does.
+    pub(super) fn see(&mut self, outputs: &Tensor, activation: Activation) -> crate::error::Result<()> {
+        match self {
+            Self::Codes(codes) => codes.add(outputs, activation),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether tensors may be overwritten, since the pass saves nothing.
     pub(super) fn forgets(&self) -> bool {
         !matches!(self, Self::Training(_))
@@ -92,7 +116,10 @@ mod tests {
     #[test]
     fn training_alone_keeps_tensors() {
         let mut seen = Statistics::new();
-        for pass in [Pass::Inference, Pass::BatchStatistics, Pass::Calibration(&mut seen)] {
+        let mut codes = ActivationCodes::new();
+        for pass in
+            [Pass::Inference, Pass::BatchStatistics, Pass::Calibration(&mut seen), Pass::Codes(&mut codes)]
+        {
             assert!(pass.forgets());
         }
         assert!(!Pass::Training(&mut Tape::new()).forgets());

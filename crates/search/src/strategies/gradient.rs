@@ -202,10 +202,7 @@ impl<'a> Gradient<'a> {
 
 /// The predictor of the goal, and the sign of its better direction.
 fn relaxed<'a>(problem: &Problem<'a>, rng: &mut ChaCha8Rng) -> Result<(&'a Predictor<'a>, f64)> {
-    let refused = |got: &str| -> crate::Error {
-        let expected = "a predictor with derivatives for the goal";
-        base::Error::invalid("strategy gradient", "estimator", expected, got).into()
-    };
+    let refused = |got: &str| crate::Error::NotRelaxed { strategy: "gradient", got: got.to_string() };
     let Some((Source::Estimated(at), better)) = problem.source(0) else { return Err(refused("a cost")) };
     let predictor = problem.predictor(at).ok_or_else(|| refused("evaluations"))?;
     let row = problem.genome().random(rng);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::devices::Devices;
 use super::goal::Goal;
+use super::time_budget::{TimeBudget, time};
 use super::{Arguments, Logged};
 use crate::cli::table::space_at;
 
@@ -23,7 +24,7 @@ use crate::cli::table::space_at;
 pub struct EvaluatorFlags {
     /// Instead of an estimator a program that evaluates candidates, with its arguments; for each it reads a line of JSON and
     /// writes one, such as `supernet trial --serve` does. Its words are split as by a shell, which is not used
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["estimator", "supernet", "data", "dataset_toml", "val_images", "rounds", "accuracy", "extrapolate"], requires = "evaluations")]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["estimator", "supernet", "data", "dataset_toml", "val_images", "rounds", "accuracy", "extrapolate"], requires = "budget")]
     evaluator: Option<String>,
     /// Copies of the program that run at once. The strategy proposes as many candidates together unless --set batch=N says
     /// otherwise, so that another number may find another sub-network
@@ -37,20 +38,11 @@ pub struct EvaluatorFlags {
     tries: u8,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let seconds = units.iter().find_map(|(unit, seconds)| {
-        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        (number > 0.0 && number * seconds <= 1e8).then_some(number * seconds)
-    });
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "a time above 0 such as 90s, 10m or 2h".to_string())
-}
-
 /// Searches with the program, and writes what is found.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let flags = &arguments.evaluator;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
-    let goal = arguments.goal.goal()?;
+    let goal = arguments.goal.goal(arguments.validation.least.is_some())?;
     let limits = arguments.devices.limits()?;
     let limits = match arguments.validation.least {
         Some(least) => limits.and(TOP1, least),
@@ -64,7 +56,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let strategy = arguments.strategy.for_evaluations(usize::from(flags.workers))?;
     let started = Stopwatch::start();
     let parts = Parts { limits: &limits, devices: &devices, strategy: &strategy };
-    let Some(Outcome { report, failures, gave_up }) = evaluated(arguments, &space, &goal, &parts)? else {
+    let Some(Outcome { report, failures, gave_up, ended }) = evaluated(arguments, &space, &goal, &parts)?
+    else {
         info!("interrupted before a candidate was evaluated that keeps the limits");
         return Ok(Ending::Interrupted);
     };
@@ -90,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         warn!("{failures} candidates could not be evaluated");
     }
     super::say_how_it_goes_on(arguments, &found);
-    let mut document = super::document(&report, &found, strategy.kind.name, seconds);
+    let mut document = super::document(&report, &found, strategy.kind.name, ended, seconds);
     document["failures"] = json!(failures);
     arguments.common.print(&document, || described(&report, &found, &goal, seconds))?;
     if let Some(error) = gave_up {
@@ -111,6 +104,8 @@ struct Outcome {
     report: SearchReport,
     failures: usize,
     gave_up: Option<base::Error>,
+    /// Why it ended.
+    ended: &'static str,
 }
 
 /// Searches; `None` if it was interrupted before anything was found.
@@ -128,6 +123,7 @@ fn evaluated(
     let setting = log_setting(space, arguments.seed, goal, command);
     let hashes = devices.hashes();
     let setting = hashes.into_iter().fold(setting, |setting, (name, hash)| setting.with_input(&name, hash));
+    let time = TimeBudget::start(arguments.strategy.time, &stop);
     let bar = arguments.common.plain_bar(strategy.evaluations.unwrap_or_default() as u64);
     let config = ProcessConfig {
         workers: usize::from(flags.workers),
@@ -165,17 +161,23 @@ fn evaluated(
         anyhow::bail!("{error}");
     }
     if stop.load(Ordering::Relaxed) && matches!(report, Err(Refusal::NoneEvaluated { .. })) {
+        if let (Some(given), true) = (arguments.strategy.time, time.is_over()) {
+            let expected = "enough to evaluate a candidate that keeps the limits";
+            return Err(base::Error::invalid("--time", "time", expected, format!("{given:?}")).into());
+        }
         return Ok(None);
     }
     if let (Err(error @ Refusal::NoneEvaluated { .. }), Some(last)) = (&report, estimator.failures().last()) {
         anyhow::bail!("{error}; the last failure was of {}: {}", last.arch, last.reason);
     }
     let mut report = report.map_err(extract::Error::from)?;
+    let ended = super::ended(&report, &time);
+    time.settle(&mut report);
     let SearchReport { best, front, top, .. } = &mut report;
     for candidate in std::iter::once(best).chain(front).chain(top) {
-        candidate.accuracy_from = Some(AccuracyFrom::Evaluator);
+        candidate.accuracy_from = candidate.mean(TOP1).map(|_| AccuracyFrom::Evaluator);
     }
-    Ok(Some(Outcome { report, failures: estimator.failures().len(), gave_up }))
+    Ok(Some(Outcome { report, failures: estimator.failures().len(), gave_up, ended }))
 }
 
 /// The problem that the logged values belong to.
@@ -191,19 +193,4 @@ fn described(report: &SearchReport, found: &Found, goal: &Goal, seconds: f64) ->
         lines.push(format!("goal          {} {value}", goal.name));
     }
     lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        for (text, seconds) in [("90s", 90.0), ("1.5m", 90.0), ("250ms", 0.25), ("2h", 7200.0)] {
-            assert_eq!(time(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
-        }
-        for text in ["90", "0s", "-1m", "m", "1e300h", "nans"] {
-            assert!(time(text).is_err(), "{text}");
-        }
-    }
 }

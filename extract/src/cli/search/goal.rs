@@ -8,7 +8,8 @@ pub struct GoalFlags {
     /// Metric to maximize: top1, or another one of an evaluator's [default: top1]
     #[arg(long, value_name = "METRIC", conflicts_with = "minimize")]
     maximize: Option<String>,
-    /// Metric to minimize: a cost such as macs or latency@NAME, with --min top1=AMOUNT, or one of an evaluator's such as loss
+    /// Metric to minimize: a cost such as macs or latency@NAME, with --min top1=AMOUNT, or one of an evaluator's such as loss;
+    /// of another goal than top1 the accuracy is asked for only where --min limits it
     #[arg(long, value_name = "METRIC", conflicts_with = "supernet")]
     minimize: Option<String>,
 }
@@ -20,16 +21,16 @@ pub struct Goal {
     pub name: String,
     /// Whether it is a cost, and not estimated.
     pub is_cost: bool,
-    /// What has to be estimated: the accuracy, and the goal unless it is a cost.
+    /// What has to be estimated: the goal unless it is a cost, and the accuracy where it decides among equals or is limited.
     pub metrics: Vec<Metric>,
 }
 
 impl GoalFlags {
-    /// The goal.
+    /// The goal, of a search whose accuracies are limited or not.
     ///
     /// # Errors
     /// If it would make the result worse: more of a cost, or less accuracy.
-    pub fn goal(&self) -> anyhow::Result<Goal> {
+    pub fn goal(&self, limits_accuracy: bool) -> anyhow::Result<Goal> {
         let (name, better) = match (&self.maximize, &self.minimize) {
             (_, Some(name)) => (name.as_str(), Better::Lower),
             (Some(name), _) => (name.as_str(), Better::Higher),
@@ -41,7 +42,10 @@ impl GoalFlags {
             let expected = "a metric of which more is better to maximize, or less to minimize";
             return Err(Error::invalid(flag, "metric", expected, name).into());
         }
-        let mut metrics = vec![Metric::new(TOP1, "share", Better::Higher)];
+        let mut metrics = Vec::new();
+        if is_cost || limits_accuracy || name == TOP1 {
+            metrics.push(Metric::new(TOP1, "share", Better::Higher));
+        }
         if !is_cost && name != TOP1 {
             metrics.push(Metric::new(name, "1", better));
         }
@@ -85,7 +89,7 @@ mod tests {
             maximize: maximize.map(str::to_string),
             minimize: minimize.map(str::to_string),
         };
-        let of = |maximize, minimize| flags(maximize, minimize).goal().expect("a goal");
+        let of = |maximize, minimize| flags(maximize, minimize).goal(false).expect("a goal");
         let names =
             |goal: &Goal| -> Vec<String> { goal.metrics.iter().map(|metric| metric.name.clone()).collect() };
         let accurate = of(None, None);
@@ -95,15 +99,17 @@ mod tests {
         );
         assert_eq!(accurate.cheapest().expect("predicted"), None);
         let loss = of(None, Some("loss"));
-        assert_eq!((names(&loss), loss.all()), (vec!["top1".into(), "loss".into()], vec!["loss"]));
-        assert_eq!(loss.metrics[1].better, Better::Lower);
+        assert_eq!((names(&loss), loss.all()), (vec!["loss".into()], vec!["loss"]));
+        let limited = flags(None, Some("loss")).goal(true).expect("a goal");
+        assert_eq!(names(&limited), ["top1", "loss"]);
+        assert_eq!(loss.metrics[0].better, Better::Lower);
         assert!(loss.cheapest().is_err());
-        assert_eq!(of(Some("f1"), None).metrics[1].better, Better::Higher);
+        assert_eq!(of(Some("f1"), None).metrics[0].better, Better::Higher);
         let cost = of(None, Some("latency@phone"));
         assert_eq!((names(&cost), cost.all()), (vec!["top1".into()], vec!["latency@phone", "top1"]));
         assert_eq!(cost.cheapest().expect("a cost"), Some("latency@phone"));
         for (maximize, minimize) in [(Some("macs"), None), (None, Some("top1"))] {
-            assert!(flags(maximize, minimize).goal().is_err());
+            assert!(flags(maximize, minimize).goal(false).is_err());
         }
     }
 }

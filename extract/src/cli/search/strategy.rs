@@ -1,9 +1,13 @@
 //! The flags that choose a strategy.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use ::search::Error as Refusal;
 use base::Error;
 use extract::search::{StrategyChoice, StrategyKind};
+
+use super::time_budget::time;
 
 /// The default strategy, for predictors cost nothing.
 const DEFAULT: &str = "climbers";
@@ -15,6 +19,7 @@ const EVALUATIONS: usize = 60_000;
 pub const FRONT_LIMITS: usize = 8;
 
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("budget").multiple(true))]
 pub struct StrategyFlags {
     /// How to search; `extract strategies` lists the names [default: climbers, or portfolio with --evaluator]
     #[arg(long, value_name = "NAME")]
@@ -22,10 +27,14 @@ pub struct StrategyFlags {
     /// A parameter of the strategy; `extract strategies NAME` lists them with their defaults
     #[arg(long, value_name = "KEY=VALUE", value_parser = parameter)]
     set: Vec<(String, String)>,
-    /// Predictions or evaluations after which the search ends [default: 60000 predictions, and for climbers 5000 more for each
+    /// Predictions or evaluations after which the search ends, each counted by its share of full fidelity [default: 60000 predictions, and for climbers 5000 more for each
     /// limit of a front]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), group = "budget")]
     evaluations: Option<u64>,
+    /// Time after which the search ends with the best so far, such as 90s, 10m or 2h; with --log the same command goes on for as
+    /// long again
+    #[arg(long, value_name = "TIME", value_parser = time, group = "budget")]
+    pub time: Option<Duration>,
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {
@@ -75,7 +84,12 @@ impl StrategyFlags {
     /// If there is no such strategy, it is for predictions only, or a parameter is given twice.
     pub fn for_evaluations(&self, workers: usize) -> anyhow::Result<StrategyChoice> {
         let kind = StrategyKind::named(self.strategy.as_deref().unwrap_or(FOR_EVALUATIONS))?;
-        if [DEFAULT, "gradient"].contains(&kind.name) {
+        if kind.name == "gradient" {
+            let error =
+                Refusal::NotRelaxed { strategy: kind.name, got: "a program that evaluates".to_string() };
+            return Err(extract::Error::from(error).into());
+        }
+        if kind.name == DEFAULT {
             let expected = "a strategy for evaluations that cost much";
             let error = Error::invalid("--strategy", "with --evaluator", expected, kind.name);
             return Err(error.and_then_do(format!("give {FOR_EVALUATIONS}, or another one")).into());

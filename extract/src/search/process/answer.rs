@@ -1,5 +1,7 @@
 //! The lines between a search and an evaluating program.
 
+use std::collections::BTreeMap;
+
 use search::{Fidelity, Metric, MetricValue};
 use serde::{Deserialize, Serialize};
 use space::Arch;
@@ -40,6 +42,9 @@ struct Form {
     arch: String,
     #[serde(default)]
     metrics: serde_json::Map<String, serde_json::Value>,
+    /// The 95 % interval of a metric.
+    #[serde(default)]
+    intervals: BTreeMap<String, [f64; 2]>,
     #[serde(default)]
     error: Option<String>,
 }
@@ -73,7 +78,18 @@ impl Answer {
             if metric.unit == "share" && !(0.0..=1.0).contains(&number) {
                 return Err(format!("{}: expected a share from 0 to 1, got {number}", metric.name));
             }
-            values.push(MetricValue::expected(number));
+            let mut value = MetricValue::expected(number);
+            if let Some([low, high]) = answer.intervals.get(&metric.name) {
+                if !(low.is_finite() && high.is_finite() && *low <= number && number <= *high) {
+                    let expected = format!("an interval around {number}");
+                    return Err(format!(
+                        "intervals.{}: expected {expected}, got {low} to {high}",
+                        metric.name
+                    ));
+                }
+                (value.low, value.high) = (Some(*low), Some(*high));
+            }
+            values.push(value);
         }
         Ok(Self::Values(values))
     }
@@ -100,11 +116,18 @@ mod tests {
             read("\"metrics\":{\"loss\":1.25,\"top1\":0.5,\"f1\":2},\"seconds\":3"),
             Ok(Answer::Values(values))
         );
+        let bounded = read("\"metrics\":{\"top1\":0.5,\"loss\":1},\"intervals\":{\"top1\":[0.4,0.7]}");
+        let top1 = MetricValue { low: Some(0.4), high: Some(0.7), ..MetricValue::expected(0.5) };
+        assert_eq!(bounded, Ok(Answer::Values(vec![top1, MetricValue::expected(1.0)])));
         assert_eq!(read("\"error\":\"out of memory\""), Ok(Answer::Error("out of memory".to_string())));
         for (rest, part) in [
             ("\"metrics\":{\"top1\":0.5}", "loss: expected a number, got none"),
             ("\"metrics\":{\"top1\":0.5,\"loss\":null}", "loss: expected a number, got null"),
             ("\"metrics\":{\"top1\":50,\"loss\":1}", "top1: expected a share from 0 to 1, got 50"),
+            (
+                "\"metrics\":{\"top1\":0.5,\"loss\":1},\"intervals\":{\"top1\":[0.6,0.7]}",
+                "intervals.top1: expected an interval around 0.5, got 0.6 to 0.7",
+            ),
             ("\"metrics\":{\"top1\":NaN,\"loss\":1}", "expected {\"arch\", \"metrics\"}"),
         ] {
             let error = read(rest).expect_err(rest);

@@ -5,6 +5,7 @@ use kernels::{Backend, Window};
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{ConvNorm, Dense, Pointwise, given};
+use super::super::flow::Flow;
 use super::super::folding::{FoldedDense, Product};
 use super::super::footprint::{Held, patches};
 use super::super::graph::InputGradients;
@@ -60,7 +61,9 @@ impl Layer for Bottleneck {
         let inner = self.dense.forward(&inner, None, pass)?; // [mid, N, H/s, W/s]
         let sum = self.expansion.forward(&inner, Some(shortcut.as_ref().unwrap_or(x)), pass)?;
         pass.save(&sum);
-        Ok(self.backend.bias_activation(&sum, None, self.activation)?) // [C', N, H/s, W/s]
+        let y = self.backend.bias_activation(&sum, None, self.activation)?; // [C', N, H/s, W/s]
+        pass.see(&y, self.activation)?;
+        Ok(y)
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
@@ -75,6 +78,13 @@ impl Layer for Bottleneck {
         };
         self.backend.add_assign(&d, &past)?;
         Ok(InputGradients::One(Some(d)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        let x = only(inputs);
+        let y = self.expansion.flow(&self.dense.flow(&self.reduction.flow(x)?)?)?;
+        let shortcut = self.downsample.as_ref().map(|downsample| downsample.flow(x)).transpose()?;
+        Ok(Flow::sum(&[&y, shortcut.as_ref().unwrap_or(x)]))
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
@@ -93,6 +103,10 @@ impl Downsample {
             return self.convolution.forward(x, None, pass);
         }
         self.convolution.forward(&self.backend.average_pool(x, self.stride)?, None, pass)
+    }
+
+    fn flow(&self, x: &Flow) -> Result<Flow> {
+        self.convolution.flow(&x.averaged([self.stride; 2]))
     }
 
     /// `like` has the input's shape.

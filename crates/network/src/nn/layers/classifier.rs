@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use kernels::Backend;
 use space::LayerSpec;
 
+use super::super::flow::Flow;
 use super::super::folding::Product;
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
@@ -46,6 +47,10 @@ impl Layer for Classifier {
             Some(mask) => self.backend.scale(&d, mask)?,
             None => d,
         })))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        self.linear.flow(only(inputs))
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

@@ -5,6 +5,7 @@ use kernels::{Backend, Window};
 use space::{LayerSpec, Operator};
 
 use super::super::conv::{ConvNorm, Dense, given};
+use super::super::flow::Flow;
 use super::super::folding::FoldedDense;
 use super::super::footprint::{Held, patches};
 use super::super::graph::InputGradients;
@@ -49,6 +50,11 @@ impl Layer for Conv {
         let d = given(self.convolution.backward_keeping(&dy, tape)?)?;
         self.backend.add_assign(&d, &dy)?;
         Ok(InputGradients::One(Some(d)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        let y = self.convolution.flow(only(inputs))?;
+        Ok(if self.residual { Flow::sum(&[&y, only(inputs)]) } else { y })
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

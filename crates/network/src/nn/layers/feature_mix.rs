@@ -5,6 +5,7 @@ use kernels::Backend;
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{Convolution, Pointwise};
+use super::super::flow::Flow;
 use super::super::folding::Product;
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
@@ -34,13 +35,19 @@ impl Layer for FeatureMix {
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let y = self.convolution.forward(only(inputs), pass)?;
         pass.save(&y);
-        Ok(self.backend.bias_activation(&y, None, self.activation)?)
+        let y = self.backend.bias_activation(&y, None, self.activation)?;
+        pass.see(&y, self.activation)?;
+        Ok(y)
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let y = tape.pop()?;
         let dy = self.backend.bias_activation_backward(&y, None, self.activation, &dy)?;
         Ok(InputGradients::One(self.convolution.backward(&dy, tape)?))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        self.convolution.flow(only(inputs))
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

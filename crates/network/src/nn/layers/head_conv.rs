@@ -5,6 +5,7 @@ use kernels::Backend;
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{ConvNorm, Pointwise};
+use super::super::flow::Flow;
 use super::super::folding::Product;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -32,6 +33,10 @@ impl Layer for HeadConv {
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         Ok(InputGradients::One(self.0.backward(dy, tape)?))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        self.0.flow(only(inputs))
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

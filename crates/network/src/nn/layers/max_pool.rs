@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use kernels::Backend;
 
+use super::super::flow::Flow;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
 use super::super::source::Source;
@@ -27,6 +28,10 @@ impl Layer for MaxPool {
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         Ok(InputGradients::One(Some(self.0.max_pool_backward(&tape.pop()?, &dy)?)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        Ok(only(inputs).max_pooled())
     }
 
     fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {

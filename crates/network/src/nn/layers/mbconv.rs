@@ -6,6 +6,7 @@ use space::{Activation, LayerSpec};
 
 use super::super::chain::{ChainLayer, Depthwise};
 use super::super::conv::{ConvNorm, Convolution, Pointwise, given};
+use super::super::flow::Flow;
 use super::super::folding::{FoldedDepthwise, Product};
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
@@ -95,6 +96,13 @@ impl Layer for MbConv {
             None => d,
         };
         Ok(InputGradients::One(Some(dx)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        let x = only(inputs);
+        let expanded = self.expansion.as_ref().map(|expansion| expansion.flow(x)).transpose()?;
+        let y = self.projection.flow(&self.inner.flow(expanded.as_ref().unwrap_or(x))?)?;
+        Ok(if self.residual { Flow::sum(&[&y, x]) } else { y })
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use kernels::Backend;
 
+use super::super::flow::Flow;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
 use super::super::source::Source;
@@ -28,6 +29,10 @@ impl Layer for Pool {
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let (_, _, height, width) = tape.pop()?.dims4()?;
         Ok(InputGradients::One(Some(self.0.mean_backward(&dy.flatten_from(1)?, height, width)?)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        Ok(only(inputs).mean())
     }
 
     fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {

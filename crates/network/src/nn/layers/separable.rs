@@ -6,6 +6,7 @@ use space::LayerSpec;
 
 use super::super::chain::{ChainLayer, Depthwise};
 use super::super::conv::{ConvNorm, Pointwise, given};
+use super::super::flow::Flow;
 use super::super::folding::{FoldedDepthwise, Product};
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
@@ -45,6 +46,10 @@ impl Layer for Separable {
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let d = given(self.pointwise.backward(dy, tape)?)?;
         Ok(InputGradients::One(Some(self.depthwise.backward(&d, None, tape)?)))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        self.pointwise.flow(&self.depthwise.flow(only(inputs))?)
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

@@ -5,6 +5,7 @@ use kernels::{Backend, Window};
 use space::{LayerSpec, Operator};
 
 use super::super::conv::{ConvNorm, Dense};
+use super::super::flow::Flow;
 use super::super::folding::FoldedDense;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -36,6 +37,10 @@ impl Layer for Stem {
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         Ok(InputGradients::One(self.0.backward(dy, tape)?))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        self.0.flow(only(inputs))
     }
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {

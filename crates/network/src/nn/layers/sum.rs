@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use kernels::Backend;
 use space::LayerSpec;
 
+use super::super::flow::Flow;
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -28,6 +29,10 @@ impl Layer for Sum {
 
     fn backward(&self, dy: Tensor, _: &mut Tape) -> Result<InputGradients> {
         Ok(InputGradients::Same(dy))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        Ok(Flow::sum(inputs))
     }
 
     fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
