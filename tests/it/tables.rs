@@ -1,11 +1,13 @@
 //! The shipped latency tables: all are readable, cover their spaces, and keep the promised accuracy.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use extract::latency::{LatencyTable, SpaceFit};
 use space::preset;
 
-use crate::testing::files::read_text;
+use crate::testing::commands::{fails, json};
+use crate::testing::files::{read_text, scratch};
 
 #[test]
 fn every_shipped_table_is_whole_and_holds_on_whole_networks() {
@@ -52,4 +54,38 @@ fn held_in_one_session(name: &str, fit: &SpaceFit) {
     assert!(validation.within_10pct >= 0.97 && validation.spearman >= 0.98, "{name}: {validation:?}");
     // of the forty that judged the margin some stand there twice, or had set it
     assert!((15..40).contains(&validation.limits), "{name}: {validation:?}");
+}
+
+/// A device whose time is a part for each multiply-accumulate and one for the whole, of which whole networks alone are known.
+#[test]
+fn a_table_of_whole_networks_is_searched_like_any_other() {
+    let folder = scratch();
+    let folder = folder.path();
+    let names: Vec<String> = (1..=120).map(|number| format!("random:{number}")).collect();
+    let costs = json("supernet", folder, &format!("space fashion --arch {} --json", names.join(" ")));
+    let ms = |macs: f64| 0.2 + macs / 4e6;
+    let mut rows = BTreeMap::new();
+    for row in costs["archs"].as_array().expect("a list") {
+        let arch = row["arch"].as_str().expect("a text").to_string();
+        rows.insert(arch, ms(row["macs"].as_f64().expect("a number")));
+    }
+    let write = |rows: &BTreeMap<String, f64>| {
+        let lines = rows.iter().map(|(arch, ms)| format!("\"{arch}\",{ms}\n"));
+        let text = format!("arch,latency_ms\n{}", lines.collect::<String>());
+        std::fs::write(folder.join("phone.csv"), text).expect("writable");
+    };
+    write(&rows);
+    let import = "import networks phone.csv --space fashion --device-name phone --engine-name app --out phone.json";
+    let imported = json("extract", folder, import);
+    assert!(imported["validation"]["mape"].as_f64().is_some_and(|error| error < 0.02), "{imported}");
+    assert_eq!(imported["validation"]["n"].as_u64(), Some(rows.len() as u64 / 5));
+    let table = LatencyTable::read(&folder.join("phone.json")).expect("its own");
+    let space = preset("fashion").expect("a preset");
+    assert!(table.coverage(&space).expect("lowered").missing.is_empty());
+    assert_eq!(table.engine.engine, "app");
+    let (arch, _) = rows.iter().next().expect("a row");
+    let arch = arch.clone();
+    rows.insert(arch, -1.0);
+    write(&rows);
+    assert!(fails("extract", folder, import, 1).contains("latency: expected a time above 0"));
 }

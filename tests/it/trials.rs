@@ -236,9 +236,93 @@ fn halving_trains_few_of_many_to_the_end() {
     let low = log.lines().skip(1).count() - whole;
     assert!(whole >= 1 && low >= 2 * whole, "{log}");
     let losses = log.lines().skip(1).filter(|line| !line.contains("fidelity"));
-    let loss = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["values"][1]["mean"].clone();
+    let loss = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["values"][0]["mean"].clone();
     let least = losses.map(|line| loss(line).as_f64().expect("a number")).fold(f64::INFINITY, f64::min);
     assert_eq!(report["best"]["metrics"]["loss"]["mean"].as_f64(), Some((least * 1e9).round() / 1e9));
+}
+
+#[test]
+fn a_search_by_scores_needs_neither_training_nor_accuracy() {
+    let folder = scratch();
+    let folder = folder.path();
+    let one =
+        json("supernet", folder, "trial --space tiny --data digits --zero-cost --batch 16 --arch largest");
+    let cost = json("supernet", folder, "space tiny --arch largest");
+    assert_eq!(
+        (&one["n"], &one["metrics"]["params"]),
+        (&json!(16), &json!(cost["archs"][0]["params"].as_f64()))
+    );
+    let evaluator = format!(
+        "'{}' trial --space tiny --data digits --zero-cost --serve --quiet",
+        binary("supernet").display()
+    );
+    let line = "search --space tiny --maximize nwot --strategy local --evaluations 12 --max-params 60K \
+                --log search.jsonl --out found.json --json";
+    let mut command = command("extract", folder, line);
+    let report = document(&command.arg("--evaluator").arg(evaluator).output().expect("a binary that starts"));
+    let most = logged(folder).into_iter().map(|(_, nwot)| nwot).fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(report["best"]["metrics"]["nwot"]["mean"].as_f64(), Some((most * 1e9).round() / 1e9));
+    assert!(report["best"]["accuracy"].is_null() && report["best"]["metrics"]["top1"].is_null(), "{report}");
+    let trace = report["trace"].as_array().expect("a list");
+    assert_eq!(trace.last().expect("a rise")["arch"], report["best"]["arch"]);
+    assert!(trace.is_sorted_by(|a, b| a["value"].as_f64() < b["value"].as_f64()), "{trace:?}");
+    let written: Value = serde_json::from_str(&read_text(folder.join("found.json"))).expect("JSON");
+    assert!(
+        written["run"]["command"].as_array().is_some_and(|words| words.contains(&json!("nwot"))),
+        "{written}"
+    );
+    // where it is asked for, the accuracy is missing from the answers
+    let eval = json("supernet", folder, "space tiny --arch found.json");
+    assert_eq!(eval["archs"][0]["arch"], report["best"]["arch"]);
+}
+
+#[test]
+fn a_search_may_end_by_the_clock() {
+    let folder = scratch();
+    let folder = folder.path();
+    let evaluator = format!(
+        "'{}' trial --space tiny --data digits --zero-cost --serve --quiet",
+        binary("supernet").display()
+    );
+    let line = "search --space tiny --maximize synflow --strategy random --time 2s --log search.jsonl --out found.json --json";
+    let run = || {
+        let mut command = command("extract", folder, line);
+        document(&command.arg("--evaluator").arg(&evaluator).output().expect("a binary that starts"))
+    };
+    let first = run();
+    assert!(first["ended"] == "time" && first["interrupted"] == false, "{first}");
+    let second = run();
+    // the same command goes on
+    assert!(second["candidates"].as_u64() > first["candidates"].as_u64(), "{first} {second}");
+    let none =
+        line.replace("2s", "1ms").replace("found.json", "none.json").replace("search.jsonl", "none.jsonl");
+    let mut command = command("extract", folder, &none);
+    let output = command.arg("--evaluator").arg(&evaluator).output().expect("a binary that starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("--time: time: expected enough to evaluate a candidate"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_evaluator_of_the_examples_evaluates() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("skipped: no python3");
+        return;
+    }
+    let folder = scratch();
+    let folder = folder.path();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/evaluator/evaluate.py");
+    let line = "search --space tiny --maximize score --strategy local --evaluations 200 --max-macs 600K --out found.json --json";
+    let mut command = command("extract", folder, line);
+    let evaluator = format!("python3 '{}'", program.display());
+    let report = document(&command.arg("--evaluator").arg(evaluator).output().expect("a binary that starts"));
+    let score = &report["best"]["metrics"]["score"];
+    let mean = score["mean"].as_f64().expect("a number");
+    assert_eq!((score["low"].as_f64(), score["high"].as_f64()), (Some(mean - 1.0), Some(mean + 1.0)));
+    assert!(report["best"]["macs"].as_u64().is_some_and(|macs| macs <= 600_000) && mean > 40.0, "{report}");
 }
 
 #[test]
@@ -254,6 +338,11 @@ fn what_cannot_be_asked_of_an_evaluator_is_refused() {
         ("--evaluations 3 --timeout 10", 2, "a time above 0 such as 90s, 10m or 2h"),
         ("--evaluations 3 --maximize a --minimize b", 2, "cannot be used with"),
         ("--evaluations 3 --strategy climbers", 1, "a strategy for evaluations that cost much"),
+        (
+            "--evaluations 3 --strategy gradient",
+            2,
+            "with derivatives for the goal, got a program that evaluates",
+        ),
         ("--evaluations 3 --minimize top1", 1, "--minimize: metric"),
         ("--evaluations 30", 1, "it failed for 8 candidates in a row"),
         ("--evaluations 3", 1, "none of 3 evaluated sub-networks has values"),

@@ -10,6 +10,7 @@ mod fold;
 mod model;
 pub mod row;
 pub mod rows;
+pub mod separate;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
