@@ -2,6 +2,7 @@
 
 Usage: python3 estimators.py OUT all        trains a supernet on the digits and evaluates its 16,200 sub-networks
        python3 estimators.py OUT alone      trains 64 of them alone, at several fidelities
+       python3 estimators.py OUT predictor  fits predictors to some of the sub-networks, and searches with them
        python3 estimators.py OUT tables     compares estimators: rank correlation, regret, CPU seconds
        python3 estimators.py OUT studies    compares strategies on both tables (`extract study`)
 
@@ -207,6 +208,28 @@ def tables(out):
     print(f"\nAlone: {whole_price:.2f} CPU s each; least loss {min(truth.values()):.4f}, highest {max(truth.values()):.4f}")
 
 
+def predictor(out):
+    """Predictors fitted to few sub-networks with shared weights: what a search with each finds, and what it visits."""
+    everything = read(out / "all.csv", "arch")
+    least = min(row["loss"] for row in everything.values())
+    most = max(row["top1"] for row in everything.values())
+    print("| predictor fitted to | model | strategy | predictions | proof | its best: loss more | top-1 less, points |")
+    print("|---|---|---|---|---|---|---|")
+    rows = out / "accuracy.jsonl"
+    for count in (50, 200, 800):
+        run = lambda tool, *words: subprocess.run([tool, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True).stdout
+        run(SUPERNET, "sample", "--supernet", out / "run/supernet.safetensors", "--data", DATA, "--count", count, "--seed", 1,
+            "--out", rows, "--quiet")
+        estimator = out / f"estimator-{count}.safetensors"
+        fitted = json.loads(run(EXTRACT, "fit", "--accuracy", rows, "--out", estimator, "--json", "--quiet"))
+        for strategy in ("exact", "climbers", "gradient", "evolution"):
+            found = json.loads(run(EXTRACT, "search", "--space", "tiny", "--estimator", estimator, "--strategy", strategy,
+                                   "--evaluations", 20000, "--out", out / "found.json", "--json", "--quiet"))
+            best = everything[found["best"]["arch"]]
+            print(f"| {count} | {fitted.get('model', fitted.get('kind', ''))} | `{strategy}` | {found['candidates']} | "
+                  f"{found['proof'] or ''} | {best['loss'] - least:.4f} | {100 * (most - best['top1']):.2f} |")
+
+
 def studies(out):
     for name in ["tiny-shared", "tiny-alone"]:
         text = (HERE / f"{name}.toml").read_text()
@@ -215,7 +238,7 @@ def studies(out):
 
 
 def main():
-    commands = {"all": whole, "alone": alone, "tables": tables, "studies": studies}
+    commands = {"all": whole, "alone": alone, "predictor": predictor, "tables": tables, "studies": studies}
     if len(sys.argv) != 3 or sys.argv[2] not in commands:
         sys.exit(__doc__)
     out = Path(sys.argv[1])

@@ -115,9 +115,13 @@ fn assert_told(folder: &Path, inputs: &str) {
     let picture = read_text(folder.join("why.svg"));
     assert!(picture.starts_with("<svg") && picture.contains("another choice"));
     let text = succeeds_with_text(folder, &format!("explain found.json {inputs}"));
-    for part in
-        ["other choices break a limit", "latency by layer", "with a relaxed limit", "it breaks the limits on"]
-    {
+    for part in [
+        "other choices break a limit",
+        "latency by layer",
+        "with a relaxed limit",
+        "it breaks the limits on",
+        " points (",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let missing =

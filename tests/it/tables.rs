@@ -75,7 +75,8 @@ fn a_table_of_whole_networks_is_searched_like_any_other() {
         std::fs::write(folder.join("phone.csv"), text).expect("writable");
     };
     write(&rows);
-    let import = "import networks phone.csv --space fashion --device-name phone --engine-name app --out phone.json";
+    let import =
+        "import networks phone.csv --space fashion --device-name phone --engine-name app --out phone.json";
     let imported = json("extract", folder, import);
     assert!(imported["validation"]["mape"].as_f64().is_some_and(|error| error < 0.02), "{imported}");
     assert_eq!(imported["validation"]["n"].as_u64(), Some(rows.len() as u64 / 5));

@@ -116,14 +116,23 @@ fn check_tables(found: &Found, devices: &Devices, place: &Path) -> anyhow::Resul
     Ok(())
 }
 
-/// A difference in words: points of accuracy, or per cent of the explained value.
+/// A difference in words, with its interval: points of accuracy, or per cent of the explained value.
 fn more(metric: &str, value: &Expected) -> String {
     let before = value.mean - value.difference;
-    match metric {
-        TOP1 => format!("{:+.2} points", 100.0 * value.difference),
-        _ if before != 0.0 => format!("{:+.1} %", 100.0 * value.difference / before),
-        _ => format!("{:+}", value.difference),
-    }
+    let (scale, decimals, unit) = match metric {
+        TOP1 => (100.0, 2, " points"),
+        _ if before != 0.0 => (100.0 / before, 1, " %"),
+        _ => (1.0, 0, ""),
+    };
+    let signed = |difference: f64| format!("{:+.*}", decimals, scale * difference);
+    let interval = match (value.low, value.high) {
+        // costs that are counted have none
+        (Some(low), Some(high)) if low < high => {
+            format!(" ({} to {})", signed(low - before), signed(high - before))
+        }
+        _ => String::new(),
+    };
+    format!("{}{unit}{interval}", signed(value.difference))
 }
 
 /// The metrics that a reader looks at: accuracy first, then what is limited, or the latencies.
