@@ -62,7 +62,7 @@ fn a_table_of_whole_networks_is_searched_like_any_other() {
     let folder = scratch();
     let folder = folder.path();
     let names: Vec<String> = (1..=120).map(|number| format!("random:{number}")).collect();
-    let costs = json("supernet", folder, &format!("space fashion --arch {} --json", names.join(" ")));
+    let costs = json("supernet", folder, &format!("space fashion --arch {}", names.join(" ")));
     let ms = |macs: f64| 0.2 + macs / 4e6;
     let mut rows = BTreeMap::new();
     for row in costs["archs"].as_array().expect("a list") {

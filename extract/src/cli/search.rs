@@ -127,6 +127,9 @@ fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> 
         searched(arguments, &problem, &estimator, setting)?;
     let ended = ended(&report, &time);
     time.settle(&mut report);
+    if !goal.is_cost {
+        expect_as_the_best(&mut report, &estimator);
+    }
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let limits = arguments.devices.limits()?;
@@ -149,6 +152,14 @@ fn predicted(arguments: &Arguments, estimator: &Path) -> anyhow::Result<Ending> 
     output
         .print(&document(&report, &found, strategy, ended, seconds), || describe(&report, &found, seconds))?;
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
+}
+
+/// Turns what the predictor says into what it expects, as for candidates: the bound, and the values of the trace.
+fn expect_as_the_best(report: &mut SearchReport, estimator: &AccuracyEstimator) {
+    report.bound = report.bound.map(|bound| estimator.expected(bound));
+    for improvement in &mut report.trace {
+        improvement.value = rounded(estimator.expected(improvement.value), 9);
+    }
 }
 
 /// The limits, and where a cost is minimized the least prediction whose interval reaches the least accuracy.

@@ -76,9 +76,9 @@ pub struct Arguments {
     /// Share of full fidelity
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, conflicts_with = "serve")]
     fidelity: f64,
-    /// What a lower fidelity of a training has less of: steps, which a higher one goes on from, training images, or rows and
-    /// columns of them
-    #[arg(long, value_name = "steps|images|resolution", default_value = "steps", value_parser = fidelity_of, conflicts_with_all = ["supernet", "zero_cost"])]
+    /// What a lower fidelity of a training has less of: `steps`, which a higher one goes on from, training `images`, or their
+    /// `resolution`
+    #[arg(long, value_name = "WHAT", default_value = "steps", value_parser = fidelity_of, conflicts_with_all = ["supernet", "zero_cost"])]
     fidelity_of: FidelityOf,
     /// Seed of weights and batches, where a request has none
     #[arg(long, default_value_t = 0)]
