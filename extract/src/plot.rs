@@ -56,8 +56,11 @@ const MARGIN: f64 = 62.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 58.0;
 
-/// Okabe and Ito's palette, which the color-blind can distinguish too.
-const COLORS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999"];
+/// Okabe and Ito's palette, which the color-blind can distinguish too, and three more for pictures of many series.
+const COLORS: [&str; 11] = [
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000", "#8c564b",
+    "#6a3d9a", "#b5bd00",
+];
 
 /// A picture of panels side by side under a title. Points that are not finite are left out.
 pub fn svg(title: &str, panels: &[Panel]) -> String {

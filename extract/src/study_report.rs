@@ -21,9 +21,9 @@ pub fn text(study: &Study) -> String {
         let (metric, best, by_goal) = (&oracle.metric, shown(oracle.best), shown(oracle.by_goal));
         lines.push(format!("{metric:<14}{best} at best, {by_goal} for the best by {}", study.goals[0]));
     }
-    let mut header = format!("\n{:<24}{:>12}{:>28}", "strategy", "evaluations", "regret (quartiles)");
+    let mut header = format!("\n{:<24}{:>12}{:>36}", "strategy", "evaluations", "regret (quartiles)");
     for oracle in &study.oracles {
-        header += &format!("{:>22}", oracle.metric);
+        header += &format!("{:>25}", oracle.metric);
     }
     if study.results.iter().any(|results| results.hypervolume.is_some()) {
         header += &format!("{:>30}", "hypervolume (quartiles)");
@@ -40,10 +40,10 @@ fn line(results: &Results) -> String {
     };
     let end = |curve: &Curve| curve.values.last().copied().flatten();
     let regret = results.end.as_ref().map_or_else(|| "none kept".to_string(), quartiles);
-    let mut line = format!("{:<24}{:>12.1}{regret:>28}", results.label, results.evaluations.mean);
+    let mut line = format!("{:<24}{:>12.1}{regret:>36}", results.label, results.evaluations.mean);
     for curve in &results.values {
         let mean = |summary: Summary| format!("{} +- {}", shown(summary.mean), shown(summary.deviation));
-        line += &format!("{:>22}", end(curve).map_or_else(String::new, mean));
+        line += &format!("{:>25}", end(curve).map_or_else(String::new, mean));
     }
     if let Some(volume) = results.hypervolume.as_ref().and_then(end) {
         line += &format!("{:>30}", quartiles(&volume));
