@@ -182,7 +182,7 @@ def tables(out):
         tau = kendall([score(text) for text in some], [-everything[text]["loss"] for text in some])
         best = everything[best_by(texts, score)]
         print(f"| {name} | {tau:.2f} | {best['loss'] - least:.4f} | {100 * (most - best['top1']):.2f} | {price:.1f} |")
-    if not (out / "alone-again.csv").exists():
+    if not (out / "alone.csv").exists():
         return
     print("\n| of 64 trained alone | Kendall tau with the loss alone, 95 % | its best: loss more | CPU s each |")
     print("|---|---|---|---|")
