@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub use lines::{LineFile, Refusals, whole_lines};
 pub use linked::{copy_atomically, link_or_copy};
@@ -196,20 +197,24 @@ pub fn lock(path: &Path, place: &Path, what: &str, next: &str) -> Result<File> {
     Ok(file)
 }
 
+/// Times that a held lock is tried again, and the pause before each. A program that this process has just started shares its open
+/// files, and so its locks, until it runs: also one whose file was closed meanwhile.
+const RETRIES: usize = 40;
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// Locks an open file as [`lock`] does.
 ///
 /// # Errors
-/// If another process holds it.
+/// If another process holds it for a second.
 pub fn hold(file: &File, path: &Path, place: &Path, what: &str, next: &str) -> Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Error::Occupied {
-            path: place.to_path_buf(),
-            reason: what.to_string(),
-            next: next.to_string(),
-        }),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
+    for _ in 0..RETRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+        }
     }
+    Err(Error::Occupied { path: place.to_path_buf(), reason: what.to_string(), next: next.to_string() })
 }
 
 fn open_lock(path: &Path) -> std::io::Result<File> {
@@ -250,6 +255,22 @@ mod tests {
     use super::*;
     #[cfg(unix)]
     use std::path::PathBuf;
+
+    #[test]
+    fn a_lock_that_is_given_up_meanwhile_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.lock");
+        let take = || lock(&path, folder.path(), "another process is at it", "wait");
+        let held = take().expect("free");
+        assert!(take().expect_err("held").to_string().contains("another process is at it"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(4 * PAUSE);
+                drop(held);
+            });
+            take().expect("given up meanwhile");
+        });
+    }
 
     #[test]
     fn byte_order_marks_are_no_text() {
