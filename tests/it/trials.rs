@@ -259,7 +259,8 @@ fn a_search_by_scores_needs_neither_training_nor_accuracy() {
     let line = "search --space tiny --maximize nwot --strategy local --evaluations 12 --max-params 60K \
                 --log search.jsonl --out found.json --json";
     let mut command = command("extract", folder, line);
-    let report = document(&command.arg("--evaluator").arg(evaluator).output().expect("a binary that starts"));
+    let report =
+        document(&command.arg("--evaluator").arg(&evaluator).output().expect("a binary that starts"));
     let most = logged(folder).into_iter().map(|(_, nwot)| nwot).fold(f64::NEG_INFINITY, f64::max);
     assert_eq!(report["best"]["metrics"]["nwot"]["mean"].as_f64(), Some((most * 1e9).round() / 1e9));
     assert!(report["best"]["accuracy"].is_null() && report["best"]["metrics"]["top1"].is_null(), "{report}");
@@ -271,9 +272,14 @@ fn a_search_by_scores_needs_neither_training_nor_accuracy() {
         written["run"]["command"].as_array().is_some_and(|words| words.contains(&json!("nwot"))),
         "{written}"
     );
-    // where it is asked for, the accuracy is missing from the answers
     let eval = json("supernet", folder, "space tiny --arch found.json");
     assert_eq!(eval["archs"][0]["arch"], report["best"]["arch"]);
+    // where the accuracy is limited it is asked for, and the answers have none
+    let limited = "search --space tiny --maximize nwot --min top1=0.5 --strategy random --evaluations 2 --out none.json";
+    let mut command = self::command("extract", folder, limited);
+    let output = command.arg("--evaluator").arg(evaluator).output().expect("a binary that starts");
+    assert!(stderr(&output).contains("top1: expected a number, got none"), "{}", stderr(&output));
+    assert!(output.status.code() == Some(1) && !folder.join("none.json").exists());
 }
 
 #[test]

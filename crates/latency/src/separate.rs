@@ -35,7 +35,7 @@ const ROUNDS: usize = 5;
 const HUBER: f64 = 1.345;
 /// Least deviation of relative errors.
 const LEAST_DEVIATION: f64 = 1e-4;
-/// Passes over all unknowns, and the change relative to the greatest at which they have settled.
+/// Passes over all unknowns, and the change at which they have settled, in relative errors of a network.
 const MOST_SWEEPS: usize = 3000;
 const SETTLED: f64 = 1e-7;
 
@@ -57,7 +57,8 @@ fn kind_of(layer: &LayerSpec) -> String {
     key.split(" @").next().unwrap_or_default().to_string()
 }
 
-/// The features of a layer for the model of all layers, and how they share a time per call and one per place.
+/// The features of a layer for the model of all layers: 1, megaweights, mega-MACs and the millions of values in its maps. The first two
+/// are of a call, the others of its places.
 fn general(layer: &LayerSpec) -> [f64; 4] {
     let weights: usize = layer.weights().iter().map(|weight| weight.shape.iter().product::<usize>()).sum();
     let macs = cost(std::slice::from_ref(layer)).macs as f64;
@@ -82,7 +83,7 @@ impl Least<'_> {
             }
         }
         for i in 0..n {
-            // of an unknown that no network has the value drawn towards stays
+            // an unknown that no network has stays at the value it is drawn towards
             let strength = self.strengths[i].max(f64::MIN_POSITIVE.sqrt());
             matrix[i * n + i] += strength;
             right[i] += strength * self.prior[i];

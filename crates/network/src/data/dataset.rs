@@ -269,29 +269,15 @@ impl Dataset {
     /// The data set with at most `most` validation images, drawn with a constant seed: a quicker, coarser evaluation.
     #[must_use]
     pub fn with_val_images(&self, most: usize) -> Self {
-        let count = self.val().len();
-        if most >= count {
-            return self.clone();
-        }
-        let mut places = permutation(count, &mut rng_for("validation images", 0, &[count as u64]));
-        places.truncate(most.max(1));
-        places.sort_unstable();
-        let splits = Splits { val: self.splits.val.only(&places), ..self.splits.clone() };
-        Self { splits, ..self.clone() }
+        let val = at_most(&self.splits.val, most, "validation images");
+        Self { splits: Splits { val, ..self.splits.clone() }, ..self.clone() }
     }
 
     /// The data set with at most `most` training images, drawn with a constant seed; fewer are some of more.
     #[must_use]
     pub fn with_train_images(&self, most: usize) -> Self {
-        let count = self.train().len();
-        if most >= count {
-            return self.clone();
-        }
-        let mut places = permutation(count, &mut rng_for("training images", 0, &[count as u64]));
-        places.truncate(most.max(1));
-        places.sort_unstable();
-        let splits = Splits { train: self.splits.train.only(&places), ..self.splits.clone() };
-        Self { splits, ..self.clone() }
+        let train = at_most(&self.splits.train, most, "training images");
+        Self { splits: Splits { train, ..self.splits.clone() }, ..self.clone() }
     }
 
     pub(super) fn told_by(self, told_by: String, flip_by_name: bool) -> Self {
@@ -503,4 +489,16 @@ fn hash(sets: &[(Split, &ImageSet)]) -> String {
         hasher.update(&labels);
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// At most `most` images and at least one, in their order, drawn with the constant seed of a purpose.
+fn at_most(images: &Images, most: usize, purpose: &str) -> Images {
+    let count = images.len();
+    if most >= count {
+        return images.clone();
+    }
+    let mut places = permutation(count, &mut rng_for(purpose, 0, &[count as u64]));
+    places.truncate(most.max(1));
+    places.sort_unstable();
+    images.only(&places)
 }

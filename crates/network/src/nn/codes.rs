@@ -78,10 +78,9 @@ const WORD: usize = u64::BITS as usize;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::{noise, tensor, weights};
+    use crate::nn::testing::{chain, noise, tensor, weights};
     use crate::nn::{MapSource, Network, Pass, Source, Tape};
     use kernels::Backend;
-    use space::LayerSpec;
 
     #[test]
     fn units_agree_where_both_are_above_0_or_neither_is() {
@@ -108,8 +107,7 @@ mod tests {
             "mix 4-8 h_swish @1x1",
             "linear 8-3 @1x1",
         ];
-        let layers: Vec<LayerSpec> = keys.iter().map(|key| key.parse().expect("a key")).collect();
-        let layers = LayerSpec::chain(layers).expect("they fit one another");
+        let layers = chain(&keys);
         let source = Source::new(MapSource::builder(weights(&layers)), &Backend::detect(), 1e-5);
         let network = Network::new(&layers, &source).expect("all weights");
         let images = noise("images", &[3, 3, 4, 3], 1.0, 0.0);

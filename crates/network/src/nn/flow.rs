@@ -167,10 +167,9 @@ fn convolve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::{Maps, Naive, noise, weights};
+    use crate::nn::testing::{Maps, Naive, chain, noise, weights};
     use crate::nn::{MapSource, Network, Source};
     use kernels::Backend;
-    use space::LayerSpec;
 
     #[test]
     fn a_path_counts_once_for_each_of_its_weights() {
@@ -230,8 +229,7 @@ mod tests {
                 "linear 8-3 @1x1",
             ],
         ] {
-            let layers: Vec<LayerSpec> = keys.iter().map(|key| key.parse().expect("a key")).collect();
-            let layers = LayerSpec::chain(layers).expect("they fit one another");
+            let layers = chain(keys);
             let tensors = weights(&layers);
             let total = |scale: f64| {
                 let scaled = tensors

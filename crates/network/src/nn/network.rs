@@ -116,16 +116,11 @@ impl Network {
 mod tests {
     use super::*;
     use crate::nn::MapSource;
-    use crate::nn::testing::{EPSILON, noise, weights, zeros_like};
-
-    fn specs(keys: &[&str]) -> Vec<LayerSpec> {
-        let layers = keys.iter().map(|key| key.parse().expect("a key")).collect();
-        LayerSpec::chain(layers).expect("they fit one another")
-    }
+    use crate::nn::testing::{EPSILON, chain, noise, weights, zeros_like};
 
     /// A network of these layers, with gradients of zeros if requested.
     fn network(keys: &[&str], with_gradients: bool) -> Network {
-        let layers = specs(keys);
+        let layers = chain(keys);
         let weights = weights(&layers);
         let gradients = zeros_like(&weights);
         let mut source = Source::new(MapSource::builder(weights), &Backend::detect(), EPSILON);
@@ -211,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_missing_weight_is_named() {
-        let layers = specs(&SMALL);
+        let layers = chain(&SMALL);
         let mut tensors = weights(&layers);
         tensors.remove("first_conv.bn.bias");
         let source = Source::new(MapSource::builder(tensors), &Backend::detect(), EPSILON);

@@ -42,6 +42,12 @@ pub(crate) fn noise(name: &str, shape: &[usize], scale: f32, shift: f32) -> Tens
     tensor(shape, &values)
 }
 
+/// A chain of layers, by their keys.
+pub(crate) fn chain(keys: &[&str]) -> Vec<LayerSpec> {
+    let layers = keys.iter().map(|key| key.parse().expect("a key")).collect();
+    LayerSpec::chain(layers).expect("they fit one another")
+}
+
 /// Weights of layers, running statistics included, none of which is 0, 1 or equal to another.
 pub(crate) fn weights(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     let mut tensors = BTreeMap::new();

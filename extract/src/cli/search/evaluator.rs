@@ -156,28 +156,44 @@ fn evaluated(
         None => search.run(&mut ()),
     };
     bar.finish_and_clear();
-    let gave_up = estimator.gave_up();
-    if let (Some(error), Err(_)) = (&gave_up, &report) {
-        anyhow::bail!("{error}");
-    }
-    if stop.load(Ordering::Relaxed) && matches!(report, Err(Refusal::NoneEvaluated { .. })) {
-        if let (Some(given), true) = (arguments.strategy.time, time.is_over()) {
-            let expected = "enough to evaluate a candidate that keeps the limits";
-            return Err(base::Error::invalid("--time", "time", expected, format!("{given:?}")).into());
+    let outcome = Ran { report, failures: &estimator.failures(), gave_up: estimator.gave_up(), time };
+    outcome.settled(stop.load(Ordering::Relaxed), arguments.strategy.time)
+}
+
+/// How a search with a program ended.
+struct Ran<'a> {
+    report: ::search::Result<SearchReport>,
+    failures: &'a [Failure],
+    gave_up: Option<base::Error>,
+    time: TimeBudget,
+}
+
+impl Ran<'_> {
+    /// The result; `None` if the search was interrupted before anything was found.
+    fn settled(self, stopped: bool, given: Option<Duration>) -> anyhow::Result<Option<Outcome>> {
+        let Self { report, failures, gave_up, time } = self;
+        if let (Some(error), Err(_)) = (&gave_up, &report) {
+            anyhow::bail!("{error}");
         }
-        return Ok(None);
+        if stopped && matches!(report, Err(Refusal::NoneEvaluated { .. })) {
+            if let (Some(given), true) = (given, time.is_over()) {
+                let expected = "enough to evaluate a candidate that keeps the limits";
+                return Err(base::Error::invalid("--time", "time", expected, format!("{given:?}")).into());
+            }
+            return Ok(None);
+        }
+        if let (Err(error @ Refusal::NoneEvaluated { .. }), Some(last)) = (&report, failures.last()) {
+            anyhow::bail!("{error}; the last failure was of {}: {}", last.arch, last.reason);
+        }
+        let mut report = report.map_err(extract::Error::from)?;
+        let ended = super::ended(&report, &time);
+        time.settle(&mut report);
+        let SearchReport { best, front, top, .. } = &mut report;
+        for candidate in std::iter::once(best).chain(front).chain(top) {
+            candidate.accuracy_from = candidate.mean(TOP1).map(|_| AccuracyFrom::Evaluator);
+        }
+        Ok(Some(Outcome { report, failures: failures.len(), gave_up, ended }))
     }
-    if let (Err(error @ Refusal::NoneEvaluated { .. }), Some(last)) = (&report, estimator.failures().last()) {
-        anyhow::bail!("{error}; the last failure was of {}: {}", last.arch, last.reason);
-    }
-    let mut report = report.map_err(extract::Error::from)?;
-    let ended = super::ended(&report, &time);
-    time.settle(&mut report);
-    let SearchReport { best, front, top, .. } = &mut report;
-    for candidate in std::iter::once(best).chain(front).chain(top) {
-        candidate.accuracy_from = candidate.mean(TOP1).map(|_| AccuracyFrom::Evaluator);
-    }
-    Ok(Some(Outcome { report, failures: estimator.failures().len(), gave_up, ended }))
 }
 
 /// The problem that the logged values belong to.
