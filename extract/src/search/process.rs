@@ -155,10 +155,14 @@ impl<'a> ProcessEstimator<'a> {
         let request = Request::new(arch, fidelity, self.config.seed, &self.metrics).line();
         let mut last = String::new();
         let mut tries = 0;
-        // copies that may die without costing a try: as many as can have waited
-        let mut forgiven = self.config.workers;
+        // after a copy that died while it waited a new one is asked: others may wait dead too, as fast as they are put back
+        let mut died_waiting = false;
         while tries < self.config.tries.max(1) {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = if died_waiting {
+                None
+            } else {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+            };
             let is_new = idle.is_none();
             let mut worker = idle.map_or_else(|| Worker::start(&self.program), Ok)?;
             let answered = worker.ask(&request, self.config.timeout, stop);
@@ -174,8 +178,8 @@ impl<'a> ProcessEstimator<'a> {
                 Ok(Err(nonsense)) => last = nonsense,
                 Err(WorkerEnd::Stopped) => return Ok(Tried::Stopped),
                 // it may have died while it waited, through no fault of this candidate
-                Err(WorkerEnd::Died(_)) if !is_new && forgiven > 0 => {
-                    forgiven -= 1;
+                Err(WorkerEnd::Died(_)) if !is_new => {
+                    died_waiting = true;
                     tries -= 1;
                 }
                 Err(WorkerEnd::Died(how)) => last = how,
