@@ -221,6 +221,27 @@ impl<'a> Builder<'a> {
         chosen.expect("a choice has a value")
     }
 
+    /// The sum of those ports that exist, all of the size of `like`: a layer where there are several, the port itself
+    /// where there is one, and a layer of zeros, which reads `like` for its size, where there is none.
+    pub fn total(&mut self, [sum, zero]: [SlotName; 2], like: &Port, terms: &[Maybe]) -> Port {
+        let count = traced(|t| terms.iter().filter(|term| t.get(&term.exists)).count());
+        let there: Vec<&Port> =
+            terms.iter().filter(|term| term.exists.value).map(|term| &term.port).collect();
+        let several = traced(|t| t.get(&count) > 1);
+        let none = traced(|t| t.get(&count) == 0);
+        let of = traced(|t| t.get(&count).max(2));
+        let read: &[&Port] = if there.len() > 1 { &there } else { &[like] };
+        let summed = self.when(&several, |b| {
+            b.push(sum, read, like.channels.clone(), like.extent.clone(), |t| Operator::Sum {
+                of: t.get(&of),
+            })
+        });
+        let zeros = self.when(&none, |b| {
+            b.push(zero, &[like], like.channels.clone(), like.extent.clone(), |_| Operator::Zero)
+        });
+        summed.or(&zeros.or(there.first().copied().unwrap_or(like)))
+    }
+
     /// Adds a layer with the given inputs, channels and extent. It depends on the sizes of its inputs and output, and
     /// on all values that `operator` opens.
     pub fn push(

@@ -175,7 +175,7 @@ mod tests {
                 };
                 let input = map(inputs[0]);
                 let mut output = map(inputs[0]);
-                let operator = if of == 1 { Operator::MaxPool } else { Operator::Sum { of } };
+                let operator = if of == 1 { Operator::MaxPool { stride: 2 } } else { Operator::Sum { of } };
                 output.channels = rng.random_range(1..100);
                 layers.push(LayerSpec { name: at.to_string(), slot: None, operator, input, output, inputs });
             }

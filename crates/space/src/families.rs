@@ -1,5 +1,7 @@
 //! Families of networks: each declares its choices and builds its layers.
 
+mod cell_operator;
+mod dense_cell;
 mod door;
 mod ds_cnn;
 mod inverted_residual;
@@ -18,6 +20,7 @@ use crate::genome::{Choice, Dimension, GeneId, GeneRow, Genome};
 use crate::value::Extent;
 use stages::Stages;
 
+pub(crate) use dense_cell::{CellFile, DenseCell};
 pub(crate) use ds_cnn::DsCnn;
 pub(crate) use inverted_residual::InvertedResidual;
 pub(crate) use operator_choice::{BlockOperator, ChoiceStage, OperatorChoice};
@@ -43,6 +46,8 @@ pub enum FamilyName {
     OperatorChoice,
     /// Depthwise-separable blocks of elastic width, for spectrograms (Zhang et al. 2017).
     DsCnn,
+    /// Cells in which each earlier node has an edge, with an operator to choose, to each later one (Dong and Yang 2020).
+    DenseCell,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.

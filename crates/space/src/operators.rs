@@ -2,6 +2,7 @@
 //!
 //! Only [`Operator`], [`Operator::ask`] and [`READERS`] list all operators.
 
+mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
@@ -10,11 +11,14 @@ mod free_channels;
 mod head_conv;
 mod max_pool;
 mod mbconv;
+mod norm;
 mod pool;
+mod relu_conv;
 mod separable;
 mod stem;
 mod sum;
 mod words;
+mod zero;
 
 use crate::activation::Activation;
 use crate::feature_map::FeatureMap;
@@ -57,8 +61,25 @@ pub enum Operator {
         /// Whether the input is added to the output.
         residual: bool,
     },
-    /// Maximum over 3 x 3, stride 2, padding 1.
-    MaxPool,
+    /// ReLU, dense convolution on maps, batch norm.
+    ReluConv {
+        /// Side of the kernel.
+        kernel: usize,
+        /// Stride.
+        stride: usize,
+    },
+    /// Maximum over 3 x 3, padding 1.
+    MaxPool {
+        /// Stride.
+        stride: usize,
+    },
+    /// Mean over windows, padding `(kernel - 1) / 2`, which is not counted.
+    AveragePool {
+        /// Side of the window, at least the stride.
+        kernel: usize,
+        /// Stride.
+        stride: usize,
+    },
     /// A residual bottleneck.
     Bottleneck(Bottleneck),
     /// 1x1 convolution, batch norm, activation.
@@ -68,7 +89,7 @@ pub enum Operator {
     },
     /// Mean over each map.
     Pool,
-    /// 1x1 convolution on pooled features without batch norm or bias, activation.
+    /// 1x1 convolution without batch norm or bias, activation.
     FeatureMix {
         /// Activation at the end.
         activation: Activation,
@@ -79,6 +100,13 @@ pub enum Operator {
     Sum {
         /// Number of inputs, at least 2.
         of: usize,
+    },
+    /// Zeros of the input's size.
+    Zero,
+    /// Batch norm, activation.
+    Norm {
+        /// Activation at the end.
+        activation: Activation,
     },
 }
 
@@ -134,7 +162,7 @@ trait Form {
 type Reader = fn(&[&str]) -> Option<Parsed>;
 
 /// The readers of keys.
-const READERS: [Reader; 11] = [
+const READERS: [Reader; 15] = [
     stem::read,
     mbconv::read,
     separable::read,
@@ -146,6 +174,10 @@ const READERS: [Reader; 11] = [
     feature_mix::read,
     classifier::read,
     sum::read,
+    relu_conv::read,
+    average_pool::read,
+    zero::read,
+    norm::read,
 ];
 
 /// The contents of a key.
@@ -168,13 +200,17 @@ impl Operator {
             Self::Conv { kernel, stride, activation, residual } => {
                 question(&conv::Conv { kernel, stride, activation, residual })
             }
-            Self::MaxPool => question(&max_pool::MaxPool),
+            Self::ReluConv { kernel, stride } => question(&relu_conv::ReluConv { kernel, stride }),
+            Self::MaxPool { stride } => question(&max_pool::MaxPool { stride }),
+            Self::AveragePool { kernel, stride } => question(&average_pool::AveragePool { kernel, stride }),
             Self::Bottleneck(ref block) => question(block),
             Self::HeadConv { activation } => question(&head_conv::HeadConv { activation }),
             Self::Pool => question(&pool::Pool),
             Self::FeatureMix { activation } => question(&feature_mix::FeatureMix { activation }),
             Self::Classifier => question(&classifier::Classifier),
             Self::Sum { of } => question(&sum::Sum { of }),
+            Self::Zero => question(&zero::Zero),
+            Self::Norm { activation } => question(&norm::Norm { activation }),
         }
     }
 

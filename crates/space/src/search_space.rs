@@ -122,7 +122,8 @@ impl SearchSpace {
         }
     }
 
-    /// Number of different sub-networks at one resolution, exactly.
+    /// Number of different sub-networks at one resolution, exactly. In a family whose layers may go unread, several of
+    /// them can compute the same.
     pub fn subnetworks(&self) -> BigUint {
         self.genome.count_at(RESOLUTION)
     }

@@ -126,7 +126,8 @@ impl WeightList {
         self.batch_norm(part, channels);
     }
 
-    fn batch_norm(&mut self, part: &str, channels: usize) {
+    /// A batch norm.
+    pub fn batch_norm(&mut self, part: &str, channels: usize) {
         self.push(part, "bn.weight", &[channels], WeightRole::NormScale(Norm::Batch));
         self.push(part, "bn.bias", &[channels], WeightRole::NormShift(Norm::Batch));
     }

@@ -1,5 +1,6 @@
 //! Translates each layer to ONNX's operators: one file per operator.
 
+mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
@@ -8,10 +9,13 @@ mod head_conv;
 mod max_pool;
 mod mbconv;
 mod nodes;
+mod norm;
 mod pool;
+mod relu_conv;
 mod separable;
 mod stem;
 mod sum;
+mod zero;
 
 use space::{LayerSpec, Operator};
 
@@ -42,13 +46,21 @@ pub(super) fn append(
         &Operator::Conv { kernel, stride, activation, residual } => {
             conv::append(graph, name, &Conv { kernel, stride, activation, residual }, weights)?;
         }
-        Operator::MaxPool => max_pool::append(graph, name),
+        Operator::ReluConv { kernel, stride } => {
+            relu_conv::append(graph, name, [*kernel, *stride], weights)?;
+        }
+        Operator::MaxPool { stride } => max_pool::append(graph, name, *stride),
+        Operator::AveragePool { kernel, stride } => {
+            average_pool::append(graph, name.clone(), [*kernel, *stride]);
+        }
         Operator::Bottleneck(block) => bottleneck::append(graph, name, block, weights)?,
         Operator::HeadConv { activation } => head_conv::append(graph, name, *activation, weights)?,
         Operator::Pool => pool::append(graph, name),
         Operator::FeatureMix { activation } => feature_mix::append(graph, name, *activation, weights)?,
         Operator::Classifier => classifier::append(graph, name, weights)?,
         Operator::Sum { .. } => sum::append(graph, name, inputs),
+        Operator::Zero => zero::append(graph, name),
+        Operator::Norm { activation } => norm::append(graph, name, *activation, weights)?,
     }
     Ok(())
 }

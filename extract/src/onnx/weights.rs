@@ -38,21 +38,30 @@ impl<'a> LayerWeights<'a> {
     }
 
     /// The convolution `<layer><part>.conv` as it is with the batch norm `<layer><part>.bn` after it: each of its
-    /// output channels times `gamma / sqrt(variance + epsilon)`, and `beta - mean` times that as a bias.
+    /// output channels times the scale, and the shift as a bias.
     pub(super) fn folded(&self, part: &str) -> Result<[Numbers; 2]> {
         let mut weight = self.get(&format!("{part}.conv.weight"))?;
-        let gamma = self.get(&format!("{part}.bn.weight"))?;
-        let mut beta = self.get(&format!("{part}.bn.bias"))?;
-        let statistic = |name| self.values(&format!("{}{part}.bn.{name}", self.prefix), &gamma.shape);
+        let [scale, shift] = self.norm(part)?;
+        let fan_in = weight.values.len() / scale.values.len();
+        for (row, scale) in weight.values.chunks_mut(fan_in).zip(&scale.values) {
+            row.iter_mut().for_each(|value| *value *= scale);
+        }
+        Ok([weight, shift])
+    }
+
+    /// The batch norm `<layer><part>.bn` as a scale and a shift per channel: `gamma / sqrt(variance + epsilon)`, and `beta -
+    /// mean` times that.
+    pub(super) fn norm(&self, part: &str) -> Result<[Numbers; 2]> {
+        let mut scale = self.get(&format!("{part}.bn.weight"))?;
+        let mut shift = self.get(&format!("{part}.bn.bias"))?;
+        let statistic = |name| self.values(&format!("{}{part}.bn.{name}", self.prefix), &scale.shape);
         let mean = statistic("running_mean")?;
         let variance = statistic("running_var")?;
-        let fan_in = weight.values.len() / gamma.values.len();
-        for (channel, row) in weight.values.chunks_mut(fan_in).enumerate() {
-            let scale = gamma.values[channel] / (variance[channel] + self.epsilon).sqrt();
-            row.iter_mut().for_each(|value| *value *= scale);
-            beta.values[channel] -= mean[channel] * scale;
+        for (channel, scale) in scale.values.iter_mut().enumerate() {
+            *scale /= (variance[channel] + self.epsilon).sqrt();
+            shift.values[channel] -= mean[channel] * *scale;
         }
-        Ok([weight, beta])
+        Ok([scale, shift])
     }
 
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

@@ -1,4 +1,4 @@
-//! Pooling over windows that move by their own stride: a ResNet's stem and its shortcuts.
+//! Pooling over windows: a ResNet's stem and its shortcuts, and the edges of cells.
 //!
 //! Each value is read once, so speed comes from spreading planes over threads.
 
@@ -159,7 +159,7 @@ mod tests {
     use crate::reference::pool as reference;
 
     /// (planes, height, width, side, stride, padding)
-    const SHAPES: [[usize; 6]; 7] = [
+    const SHAPES: [[usize; 6]; 10] = [
         [1, 1, 1, 3, 2, 1],
         [3, 7, 5, 3, 2, 1],
         [2, 8, 9, 3, 2, 1],
@@ -167,6 +167,9 @@ mod tests {
         [5, 7, 7, 2, 2, 0],
         [2, 1, 6, 2, 2, 0],
         [64, 56, 56, 2, 2, 0],
+        [3, 6, 7, 3, 1, 1],
+        [16, 32, 32, 3, 1, 1],
+        [2, 5, 9, 5, 2, 2],
     ];
 
     fn check(

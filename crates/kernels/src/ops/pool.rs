@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Backend, Op, on_gpu, run};
+use super::{Backend, Op, Window, on_gpu, run};
 use crate::cpu::pool::Pool;
 
 /// The pooling of maps `[C, N, H, W]`.
@@ -15,16 +15,21 @@ fn pool_of(maps: &[usize], [side, stride, padding]: [usize; 3]) -> Result<(Pool,
     Ok((pool, [channels, images, pool.out_height(), pool.out_width()]))
 }
 
-/// Side, stride and padding of a ResNet's pooling.
-const MAX_POOL: [usize; 3] = [3, 2, 1];
+/// Side and padding of the windows of a maximum.
+const MAX_POOL: [usize; 2] = [3, 1];
+
+/// Side, stride and padding of windows around their places; one more place after than before where the side is even.
+fn around(Window { kernel, stride }: Window) -> [usize; 3] {
+    [kernel, stride, kernel.saturating_sub(1) / 2]
+}
 
 impl Backend {
-    /// Maximum over 3 x 3, stride 2, padding 1: `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
+    /// Maximum over 3 x 3, padding 1: `[C, N, H, W] -> [C, N, H/s, W/s]`, rounded up.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn max_pool(&self, x: &Tensor) -> Result<Tensor> {
-        let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
+    pub fn max_pool(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
+        let (pool, maps) = pool_of(x.dims(), [MAX_POOL[0], stride, MAX_POOL[1]])?;
         on_gpu!(self, Op::new("max pool"), [x], gpu => gpu.max_pool(x, &pool, &maps));
         self.compute(Op::new("max pool"), [x], &maps, |[x], y| {
             run!(self, pool::max(&pool, x.contiguous()?, y));
@@ -36,8 +41,8 @@ impl Backend {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn max_pool_backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
+    pub fn max_pool_backward(&self, x: &Tensor, stride: usize, dy: &Tensor) -> Result<Tensor> {
+        let (pool, maps) = pool_of(x.dims(), [MAX_POOL[0], stride, MAX_POOL[1]])?;
         if dy.dims() != maps {
             bail!("max_pool_backward: {:?} for {:?}", dy.dims(), x.dims());
         }
@@ -48,15 +53,15 @@ impl Backend {
         })
     }
 
-    /// Mean over `stride` x `stride`, at the edge over the values inside the map.
+    /// Mean over windows with padding `(kernel - 1) / 2`, at the edge over the values inside the map.
     ///
     /// # Shapes
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`, rounded up.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn average_pool(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
-        let (pool, maps) = pool_of(x.dims(), [stride, stride, 0])?;
+    pub fn average_pool(&self, x: &Tensor, window: Window) -> Result<Tensor> {
+        let (pool, maps) = pool_of(x.dims(), around(window))?;
         on_gpu!(self, Op::new("average pool"), [x], gpu => gpu.average_pool(x, &pool, &maps));
         self.compute(Op::new("average pool"), [x], &maps, |[x], y| {
             run!(self, pool::average(&pool, x.contiguous()?, y));
@@ -71,14 +76,14 @@ impl Backend {
     pub fn average_pool_backward(
         &self,
         dy: &Tensor,
-        stride: usize,
+        window: Window,
         height: usize,
         width: usize,
     ) -> Result<Tensor> {
         let input = [dy.dim(0)?, dy.dim(1)?, height, width];
-        let (pool, maps) = pool_of(&input, [stride, stride, 0])?;
+        let (pool, maps) = pool_of(&input, around(window))?;
         if dy.dims() != maps {
-            bail!("average_pool_backward: {:?} for {input:?} at stride {stride}", dy.dims());
+            bail!("average_pool_backward: {:?} for {input:?} at stride {}", dy.dims(), window.stride);
         }
         on_gpu!(self, Op::new("average pool backward"), [dy], gpu => {
             gpu.average_pool_backward(dy, &pool, &input)

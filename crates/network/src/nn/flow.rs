@@ -75,23 +75,14 @@ impl Flow {
         sum
     }
 
-    /// Through means over windows of `size x size`, `size` apart; those at the edges over what they have.
+    /// Through means over adjacent windows of this height and width; those at the edges over what they have.
     pub fn averaged(&self, size: [usize; 2]) -> Self {
-        let [channels, height, width] = self.shape;
-        let shape = [channels, height.div_ceil(size[0]), width.div_ceil(size[1])];
-        let mean = |of: &[f64]| {
-            each(shape, |[channel, y, x]| {
-                let rows = y * size[0]..((y + 1) * size[0]).min(height);
-                let columns = x * size[1]..((x + 1) * size[1]).min(width);
-                let count = rows.len() * columns.len();
-                let row = |y: usize| -> f64 {
-                    let start = (channel * height + y) * width;
-                    of[start + columns.start..start + columns.end].iter().sum()
-                };
-                rows.map(row).sum::<f64>() / count as f64
-            })
-        };
-        Self { shape, values: mean(&self.values), derivatives: mean(&self.derivatives) }
+        self.meaned(size.map(|size| Span { size, step: size, padding: 0 }))
+    }
+
+    /// Through means over windows with padding `(kernel - 1) / 2`, over what of them lies in the map.
+    pub fn average_pooled(&self, kernel: usize, stride: usize) -> Self {
+        self.meaned([Span { size: kernel, step: stride, padding: (kernel - 1) / 2 }; 2])
     }
 
     /// Through the mean of each map.
@@ -99,21 +90,63 @@ impl Flow {
         self.averaged([self.shape[1], self.shape[2]])
     }
 
-    /// Through max pooling over 3 x 3, stride 2, padding 1: the greatest value with its derivative.
-    pub fn max_pooled(&self) -> Self {
-        let [channels, height, width] = self.shape;
-        let shape = [channels, height.div_ceil(2), width.div_ceil(2)];
-        let greatest = |[channel, y, x]: [usize; 3]| {
-            let rows = (2 * y).saturating_sub(1)..(2 * y + 2).min(height);
-            let places = rows.flat_map(|y| {
-                let columns = (2 * x).saturating_sub(1)..(2 * x + 2).min(width);
-                columns.map(move |x| (channel * height + y) * width + x)
-            });
+    fn meaned(&self, spans: [Span; 2]) -> Self {
+        let mean = |of: &[f64]| {
+            each(self.through(spans), |at| {
+                let places = self.window(spans, at);
+                places.iter().map(|place| of[*place]).sum::<f64>() / places.len() as f64
+            })
+        };
+        Self { shape: self.through(spans), values: mean(&self.values), derivatives: mean(&self.derivatives) }
+    }
+
+    /// Through max pooling over 3 x 3, padding 1: the greatest value with its derivative.
+    pub fn max_pooled(&self, stride: usize) -> Self {
+        let spans = [Span { size: 3, step: stride, padding: 1 }; 2];
+        let shape = self.through(spans);
+        let greatest = |at| {
+            let places = self.window(spans, at).into_iter();
             places.reduce(|best, at| if self.values[at] > self.values[best] { at } else { best }).unwrap_or(0)
         };
         let from: Vec<usize> = each(shape, greatest);
         let of = |all: &[f64]| from.iter().map(|at| all[*at]).collect();
         Self { shape, values: of(&self.values), derivatives: of(&self.derivatives) }
+    }
+
+    /// No paths lead through: zeros.
+    #[must_use]
+    pub fn none(&self) -> Self {
+        let zeros = vec![0.0; self.values.len()];
+        Self { shape: self.shape, values: zeros.clone(), derivatives: zeros }
+    }
+
+    /// The shape after windows of these spans down and across.
+    fn through(&self, [down, across]: [Span; 2]) -> [usize; 3] {
+        let [channels, height, width] = self.shape;
+        [channels, height.div_ceil(down.step), width.div_ceil(across.step)]
+    }
+
+    /// The places of one window that lie in the map.
+    fn window(&self, [down, across]: [Span; 2], [channel, y, x]: [usize; 3]) -> Vec<usize> {
+        let [_, height, width] = self.shape;
+        let rows = down.within(y, height);
+        rows.flat_map(|y| across.within(x, width).map(move |x| (channel * height + y) * width + x)).collect()
+    }
+}
+
+/// Windows along one axis.
+#[derive(Clone, Copy)]
+struct Span {
+    size: usize,
+    step: usize,
+    padding: usize,
+}
+
+impl Span {
+    /// The part of a window that lies in a map.
+    fn within(self, window: usize, len: usize) -> std::ops::Range<usize> {
+        let begin = window * self.step;
+        begin.saturating_sub(self.padding)..(begin + self.size - self.padding).min(len)
     }
 }
 
@@ -202,8 +235,11 @@ mod tests {
             for (got, expected) in got.values.iter().zip(&expected.values) {
                 assert!((got - expected).abs() < 1e-9, "{got} {expected}");
             }
-            let pooled = Maps::of(&x).max_pool();
-            assert!(flow.max_pooled().values.iter().zip(&pooled.values).all(|(a, b)| a == b));
+            let pooled = Maps::of(&x).max_pool(stride);
+            assert!(flow.max_pooled(stride).values.iter().zip(&pooled.values).all(|(a, b)| a == b));
+            let meaned = Maps::of(&x).average_pool(3, stride);
+            let got = flow.average_pooled(3, stride);
+            assert!(got.values.iter().zip(&meaned.values).all(|(a, b)| (a - b).abs() < 1e-9));
             let mean = Maps::of(&x).mean();
             assert!(flow.mean().values.iter().zip(&mean.values).all(|(a, b)| (a - b).abs() < 1e-9));
         }
@@ -223,7 +259,10 @@ mod tests {
                 "stem k3 s1 1-4 relu @5x4",
                 "maxpool 4 @5x4",
                 "mbconv k3 s1 4-4-6 relu e1 @3x2",
+                "reluconv k3 6-6 @3x2",
+                "avgpool k3 6 @3x2",
                 "conv1x1 6-7 relu @3x2",
+                "norm 7 relu @3x2",
                 "pool 7 @3x2",
                 "mix 7-8 h_swish @1x1",
                 "linear 8-3 @1x1",

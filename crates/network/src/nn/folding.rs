@@ -1,7 +1,7 @@
 //! Batch norms multiplied into the convolutions before them, and products that apply the activation as they write.
 
 use candle_core::{Device, Tensor};
-use kernels::{Backend, PackedWeight, Window};
+use kernels::{Backend, BatchNormAffine, PackedWeight, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
@@ -117,6 +117,25 @@ impl FoldedDepthwise {
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
     pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
         Ok(backend.depthwise_activated(x, &self.weight, self.stride, &self.shift, self.activation)?)
+    }
+}
+
+/// A batch norm by itself, with its running statistics.
+pub(super) struct FoldedNorm {
+    with: BatchNormAffine,
+    running: Tensor, // [2, C]
+}
+
+impl FoldedNorm {
+    pub fn new(norm: &BatchNorm) -> Result<Self> {
+        Ok(Self { with: norm.normalization().clone(), running: norm.running()?.clone() })
+    }
+
+    /// `[C, N, H, W]` in and out.
+    pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
+        let y = backend.duplicate(x)?;
+        backend.normalize_with(&y, &self.running, &self.with, None)?;
+        Ok(y)
     }
 }
 

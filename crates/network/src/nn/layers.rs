@@ -1,6 +1,7 @@
 //! The operators as layers: forward, backward, folded for inference, and their memory. Each has a file of the operator's
 //! name.
 
+mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
@@ -8,13 +9,16 @@ mod feature_mix;
 mod head_conv;
 mod max_pool;
 mod mbconv;
+mod norm;
 mod pool;
+mod relu_conv;
 mod separable;
 mod stem;
 mod sum;
+mod zero;
 
 use candle_core::Tensor;
-use kernels::Backend;
+use kernels::{Backend, Window};
 use space::{LayerSpec, Operator};
 
 use super::flow::Flow;
@@ -76,7 +80,13 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
         Operator::Separable(block) => Box::new(separable::Separable::new(block, spec, source)?),
         Operator::MbConv(block) => Box::new(mbconv::MbConv::new(block, spec, source)?),
         Operator::Conv { .. } => Box::new(conv::Conv::new(spec, source)?),
-        Operator::MaxPool => Box::new(max_pool::MaxPool::new(source)),
+        &Operator::ReluConv { kernel, stride } => {
+            Box::new(relu_conv::ReluConv::new(Window { kernel, stride }, spec, source)?)
+        }
+        Operator::MaxPool { stride } => Box::new(max_pool::MaxPool::new(*stride, source)),
+        &Operator::AveragePool { kernel, stride } => {
+            Box::new(average_pool::AveragePool::new(Window { kernel, stride }, spec, source))
+        }
         Operator::Bottleneck(block) => Box::new(bottleneck::Bottleneck::new(block, spec, source)?),
         Operator::HeadConv { activation } => Box::new(head_conv::HeadConv::new(*activation, spec, source)?),
         Operator::Pool => Box::new(pool::Pool::new(source)),
@@ -85,6 +95,8 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
         }
         Operator::Classifier => Box::new(classifier::Classifier::new(spec, source)?),
         Operator::Sum { .. } => Box::new(sum::Sum::new(source)),
+        Operator::Zero => Box::new(zero::Zero),
+        Operator::Norm { activation } => Box::new(norm::Norm::new(*activation, spec, source)?),
     })
 }
 
@@ -95,12 +107,16 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         Operator::MbConv(block) => mbconv::held(block, spec),
         Operator::Separable(_) => separable::held(spec),
         Operator::Conv { kernel, residual, .. } => conv::held(*kernel, *residual, spec),
-        Operator::MaxPool | Operator::Pool => Held::pooled(spec),
+        &Operator::ReluConv { kernel, stride } => relu_conv::held(Window { kernel, stride }, spec),
+        Operator::AveragePool { .. } => average_pool::held(spec),
+        Operator::MaxPool { .. } | Operator::Pool => Held::pooled(spec),
         Operator::Bottleneck(block) => bottleneck::held(block, spec),
         Operator::HeadConv { .. } => Held::conv_norm(spec, 1, false),
         Operator::FeatureMix { .. } => feature_mix::held(spec),
         Operator::Classifier => classifier::held(spec),
         Operator::Sum { of } => sum::held(*of, spec),
+        Operator::Zero => zero::held(spec),
+        Operator::Norm { .. } => norm::held(spec),
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn check(file: &SpaceFile, door: &Door) -> Result<()> {
     let family = file.family;
     door.belongs(family, "first_block", file.first_block.is_some(), false)?;
     door.belongs(family, "head", file.head.is_some(), false)?;
-    door.belongs(family, "stem.depth", file.stem.depth.is_some(), false)?;
+    door.belongs(family, "stem.depth", file.stem().depth.is_some(), false)?;
     door.belongs(family, "operator", file.operator.is_some(), false)?;
     door.belongs(family, "connection", file.connection.is_some(), false)?;
     check_expand(door, "expand", &file.expand)?;

@@ -29,7 +29,7 @@ impl Family for ResNetD {
         let image = b.input(self.ends.input_channels, self.ends.resolution);
         let mut x = self.stem(b, &image);
         x = b.push(SlotName::one("max_pooling"), &[&x], x.channels.clone(), x.through(2), |_| {
-            Operator::MaxPool
+            Operator::MaxPool { stride: 2 }
         });
         let mut slot = 0;
         let pairs = self.stages.stages[STEM_STAGES - 1..].iter().zip(&self.stages.stages[STEM_STAGES..]);

@@ -10,7 +10,8 @@ use super::door::{Door, LARGEST};
 use super::ds_cnn;
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
 use super::{
-    BlockOperator, ChoiceStage, DsCnn, Ends, Family, FamilyName, InvertedResidual, OperatorChoice, ResNetD,
+    BlockOperator, CellFile, ChoiceStage, DenseCell, DsCnn, Ends, Family, FamilyName, InvertedResidual,
+    OperatorChoice, ResNetD,
 };
 use crate::activation::Activation;
 use crate::genome::Genome;
@@ -32,8 +33,11 @@ pub(crate) struct SpaceFile {
     pub resolutions: Vec<Extent>,
     #[serde(default = "one")]
     pub width_multiplier: f64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernel: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expand: Vec<Ratio>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depth: Vec<usize>,
     /// Multipliers of each stage's width that can be chosen; only for a ResNet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,12 +57,18 @@ pub(crate) struct SpaceFile {
     /// Before the classifier, in training only; OFA's value is .1.
     #[serde(default = "default_dropout")]
     pub dropout: f32,
-    pub stem: StemFile,
+    /// In every family but those of cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<StemFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_block: Option<FirstBlockFile>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadFile>,
+    /// Only for cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellFile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,15 +151,51 @@ impl SpaceFile {
         door.share("width_multiplier", self.width_multiplier, 0.05, 16.0)?;
         door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), f64::from(1e-12f32), 1.0)?;
         door.share("dropout", f64::from(self.dropout), 0.0, 1.0)?;
-        door.within("number of stages", self.stages.len(), 1, 64)?;
-        self.check_family(&door)?;
-        door.choices("", &self.choices())?;
         let only = self.only.clone();
-        let space = self.assemble(&door)?;
+        let space = if self.family == FamilyName::DenseCell {
+            self.assemble_cells(&door)?
+        } else {
+            door.belongs(self.family, "stem", self.stem.is_some(), true)?;
+            door.belongs(self.family, "cell", self.cell.is_some(), false)?;
+            door.within("number of stages", self.stages.len(), 1, 64)?;
+            self.check_family(&door)?;
+            door.choices("", &self.choices())?;
+            self.assemble(&door)?
+        };
         match only {
             Some(choices) => space.narrowed_to(&choices, &format!("{place}: only")),
             None => Ok(space),
         }
+    }
+
+    /// The stem, which every family has that comes this far.
+    pub(super) fn stem(&self) -> &StemFile {
+        self.stem.as_ref().expect("a checked file has one")
+    }
+
+    /// A space of cells; refuses the fields of blocks.
+    fn assemble_cells(self, door: &Door) -> Result<SearchSpace> {
+        let family = self.family;
+        for (field, given) in [
+            ("kernel", !self.kernel.is_empty()),
+            ("expand", !self.expand.is_empty()),
+            ("depth", !self.depth.is_empty()),
+            ("width", self.width.is_some()),
+            ("width_multiplier", self.width_multiplier != one()),
+            ("operator", self.operator.is_some()),
+            ("connection", self.connection.is_some()),
+            ("stem", self.stem.is_some()),
+            ("first_block", self.first_block.is_some()),
+            ("stages", !self.stages.is_empty()),
+            ("head", self.head.is_some()),
+        ] {
+            door.belongs(family, field, given, false)?;
+        }
+        door.belongs(family, "cell", self.cell.is_some(), true)?;
+        let cell = self.cell.clone().expect("it was given");
+        cell.check(door)?;
+        let (family, genome) = DenseCell::declare(&self, cell);
+        self.checked(door, Arc::new(family), genome)
     }
 
     fn choices(&self) -> Choices {
@@ -185,7 +231,7 @@ impl SpaceFile {
             door.belongs(family, "head.feature_channels", head.feature_channels.is_some(), mixes)?;
         }
         door.belongs(family, "width", self.width.is_some(), resnet && self.width.is_some())?;
-        door.belongs(family, "stem.depth", self.stem.depth.is_some(), resnet)?;
+        door.belongs(family, "stem.depth", self.stem().depth.is_some(), resnet)?;
         for (index, stage) in self.stages.iter().enumerate() {
             let field = |name: &str| format!("stages[{}].{name}", index + 1);
             door.belongs(family, &field("width"), stage.width.is_some(), resnet && stage.width.is_some())?;
@@ -203,11 +249,11 @@ impl SpaceFile {
     }
 
     fn assemble(self, door: &Door) -> Result<SearchSpace> {
-        door.within("stem.stride", self.stem.stride, 1, 2)?;
+        door.within("stem.stride", self.stem().stride, 1, 2)?;
         let stem = Stem {
-            channels: self.widened(door, "stem.channels", self.stem.channels)?,
-            stride: self.stem.stride,
-            activation: self.stem.activation,
+            channels: self.widened(door, "stem.channels", self.stem().channels)?,
+            stride: self.stem().stride,
+            activation: self.stem().activation,
         };
         let mut stages = self.stem_stages(door)?;
         for (index, stage) in self.stages.iter().enumerate() {
@@ -275,20 +321,20 @@ impl SpaceFile {
 
     /// The two stages of a ResNet's stem: the convolution that can be skipped, half as wide as the one after it.
     fn stem_stages(&self, door: &Door) -> Result<Vec<Stage>> {
-        let Some(depth) = &self.stem.depth else { return Ok(Vec::new()) };
+        let Some(depth) = &self.stem().depth else { return Ok(Vec::new()) };
         door.rising("stem.depth", depth)?;
         for &depth in depth {
             door.within("stem.depth", depth, 0, 1)?;
         }
-        door.within("stem.channels", self.stem.channels, 1, LARGEST)?;
-        let out = |width: Ratio| self.at_width(self.stem.channels, width);
+        door.within("stem.channels", self.stem().channels, 1, LARGEST)?;
+        let out = |width: Ratio| self.at_width(self.stem().channels, width);
         let stage = |depth: &[usize], channels: &dyn Fn(Ratio) -> usize| {
             let widths = self.widths();
             let by_width = widths.iter().map(|&width| (width, channels(width))).collect();
             let kernel = vec![3];
             let expand = vec![Ratio::whole(1)];
             let choices = Choices { kernel, expand, depth: depth.to_vec(), width: widths };
-            elastic(by_width, 1, self.stem.activation, choices)
+            elastic(by_width, 1, self.stem().activation, choices)
         };
         Ok(vec![stage(depth, &|width| make_divisible((out(width) / 2) as f64, 8)), stage(&[1], &out)])
     }

@@ -17,7 +17,7 @@ impl Form for Conv {
     fn key(&self, Maps { input, output }: Maps) -> String {
         let Self { kernel, stride, activation, residual } = self;
         let skip = if *residual { " skip" } else { "" };
-        let stride = if *stride == 1 { String::new() } else { format!(" s{stride}") };
+        let stride = words::written_stride(*stride);
         format!("conv k{kernel}{stride} {}-{} {activation}{skip}", input.channels, output.channels)
     }
 
@@ -37,10 +37,7 @@ impl Form for Conv {
 
 pub(super) fn read(key: &[&str]) -> Option<Parsed> {
     let ["conv", kernel, rest @ ..] = key else { return None };
-    let (stride, rest) = match rest {
-        [stride, rest @ ..] if stride.starts_with('s') => (words::stride(stride)?, rest),
-        _ => (1, rest),
-    };
+    let (stride, rest) = words::optional_stride(rest)?;
     let [channels, activation, flags @ ..] = rest else { return None };
     let [input, output] = words::channel_list(channels)?;
     let kernel = words::kernel(kernel)?;

@@ -1,4 +1,4 @@
-//! 1x1 convolution on pooled features without batch norm or bias, activation.
+//! 1x1 convolution without batch norm or bias, activation: on pooled features, or on maps.
 
 use super::{Form, Maps, Operator, Parsed, words};
 use crate::activation::Activation;
@@ -19,7 +19,7 @@ impl Form for FeatureMix {
     }
 
     fn macs(&self, maps: Maps) -> usize {
-        maps.output.channels * maps.input.channels
+        maps.output.len() * maps.input.channels
     }
 }
 

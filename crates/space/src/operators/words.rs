@@ -23,6 +23,24 @@ pub(super) fn stride(text: &str) -> Option<usize> {
     number(text.strip_prefix('s')?, MOST_STRIDE)
 }
 
+/// The side of a pooling's window after `k`, which may be even.
+pub(super) fn window(text: &str) -> Option<usize> {
+    number(text.strip_prefix('k')?, MOST_KERNEL)
+}
+
+/// A stride as it stands in a key: nothing where it is 1.
+pub(super) fn written_stride(stride: usize) -> String {
+    if stride == 1 { String::new() } else { format!(" s{stride}") }
+}
+
+/// A stride that is not written where it is 1, and the words after it.
+pub(super) fn optional_stride<'a, 'b>(words: &'b [&'a str]) -> Option<(usize, &'b [&'a str])> {
+    match words {
+        [first, rest @ ..] if first.starts_with('s') => Some((stride(first)?, rest)),
+        _ => Some((1, words)),
+    }
+}
+
 /// One number of channels.
 pub(super) fn channels(text: &str) -> Option<usize> {
     number(text, MOST_CHANNELS)

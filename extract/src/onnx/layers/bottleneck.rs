@@ -2,9 +2,10 @@
 
 use space::Bottleneck;
 
+use super::average_pool;
 use super::nodes::{Window, activate, add, convolution};
 use crate::error::Result;
-use crate::onnx::graph::{GraphBuilder, int, ints};
+use crate::onnx::graph::GraphBuilder;
 use crate::onnx::weights::LayerWeights;
 
 pub(super) fn append(
@@ -23,10 +24,9 @@ pub(super) fn append(
     convolution(graph, format!("{name}.conv3.conv"), &Window::POINT, weights.folded(".conv3")?);
     if block.downsample {
         let main = graph.tip();
+        graph.set_tip(input);
         if stride > 1 {
-            mean_of_squares(graph, format!("{name}.downsample.avg_pool"), &input, stride);
-        } else {
-            graph.set_tip(input);
+            average_pool::append(graph, format!("{name}.downsample.avg_pool"), [stride; 2]);
         }
         let folded = weights.folded(".downsample")?;
         convolution(graph, format!("{name}.downsample.conv"), &Window::POINT, folded);
@@ -36,15 +36,4 @@ pub(super) fn append(
     }
     activate(graph, name, activation);
     Ok(())
-}
-
-/// Means over adjacent squares; a square that is cut off at the edge is averaged over its part inside.
-fn mean_of_squares(graph: &mut GraphBuilder, name: String, input: &str, side: usize) {
-    let attributes = vec![
-        ints("kernel_shape", &[side; 2]),
-        ints("strides", &[side; 2]),
-        int("ceil_mode", 1),
-        int("count_include_pad", 0),
-    ];
-    graph.node(name, "AveragePool", &[input], attributes);
 }

@@ -1,8 +1,9 @@
-//! Greatest of 3 x 3, stride 2, padding 1.
+//! Greatest of 3 x 3, padding 1.
 
 use crate::onnx::graph::{GraphBuilder, ints};
 
-pub(super) fn append(graph: &mut GraphBuilder, name: &str) {
-    let attributes = vec![ints("kernel_shape", &[3; 2]), ints("strides", &[2; 2]), ints("pads", &[1; 4])];
+pub(super) fn append(graph: &mut GraphBuilder, name: &str, stride: usize) {
+    let attributes =
+        vec![ints("kernel_shape", &[3; 2]), ints("strides", &[stride; 2]), ints("pads", &[1; 4])];
     graph.node(name.to_string(), "MaxPool", &[&graph.tip()], attributes);
 }

@@ -41,6 +41,8 @@ fn the_tape_is_as_large_as_it_is_said() {
     for (name, resolution) in [
         ("tiny", 8),
         ("tiny-choice", 12),
+        ("tiny-cell", 8),
+        ("nas-bench-201", 16),
         ("fashion", 20),
         ("tiny-spectrogram", 13),
         ("ofa-mbv3-w1.0", 32),

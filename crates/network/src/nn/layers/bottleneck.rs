@@ -102,7 +102,12 @@ impl Downsample {
         if self.stride == 1 {
             return self.convolution.forward(x, None, pass);
         }
-        self.convolution.forward(&self.backend.average_pool(x, self.stride)?, None, pass)
+        self.convolution.forward(&self.backend.average_pool(x, self.window())?, None, pass)
+    }
+
+    /// Adjacent squares.
+    fn window(&self) -> Window {
+        Window { kernel: self.stride, stride: self.stride }
     }
 
     fn flow(&self, x: &Flow) -> Result<Flow> {
@@ -116,7 +121,7 @@ impl Downsample {
         if self.stride == 1 {
             return Ok(d);
         }
-        Ok(self.backend.average_pool_backward(&d, self.stride, height, width)?)
+        Ok(self.backend.average_pool_backward(&d, self.window(), height, width)?)
     }
 }
 
@@ -158,7 +163,8 @@ impl FoldedLayer for Folded {
         match &self.downsample {
             Some((convolution, 1)) => backend.add_assign(&y, &convolution.maps(x, backend)?)?,
             Some((convolution, stride)) => {
-                let shortcut = convolution.maps(&backend.average_pool(x, *stride)?, backend)?;
+                let pooled = backend.average_pool(x, Window { kernel: *stride, stride: *stride })?;
+                let shortcut = convolution.maps(&pooled, backend)?;
                 backend.add_assign(&y, &shortcut)?;
             }
             None => backend.add_assign(&y, x)?,
@@ -223,7 +229,7 @@ mod tests {
             [("bottleneck k3 s1 3-2-4 relu down @3x3", 1), ("bottleneck k3 s2 3-2-4 relu down @4x6", 2)]
         {
             check(key, |naive, x| {
-                let pooled = x[0].average_pool(stride);
+                let pooled = x[0].average_pool(stride, stride);
                 let shortcut = naive.conv_norm(&pooled, "downsample", 1, Activation::None);
                 main_path(naive, &x[0], stride, Relu).plus(&shortcut).activated(Relu)
             });

@@ -1,4 +1,4 @@
-//! 1x1 convolution on pooled features without bias or batch norm, then the activation.
+//! 1x1 convolution without bias or batch norm, then the activation: on pooled features, or on maps.
 
 use candle_core::{DType, Device, Tensor};
 use kernels::Backend;
@@ -31,7 +31,7 @@ impl FeatureMix {
 }
 
 impl Layer for FeatureMix {
-    /// `[C, N, 1, 1] -> [C', N, 1, 1]`.
+    /// `[C, N, H, W] -> [C', N, H, W]`.
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let y = self.convolution.forward(only(inputs), pass)?;
         pass.save(&y);
@@ -80,5 +80,6 @@ mod tests {
     #[test]
     fn it_is_a_product_without_a_batch_norm() {
         check("mix 6-4 h_swish @1x1", |naive, x| naive.conv(&x[0], "conv", 1).activated(Activation::HSwish));
+        check("mix 3-2 none @2x4", |naive, x| naive.conv(&x[0], "conv", 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Max pooling over 3 x 3, stride 2, padding 1.
+//! Max pooling over 3 x 3, padding 1.
 
 use candle_core::Tensor;
 use kernels::Backend;
@@ -11,39 +11,45 @@ use super::{FoldedLayer, Layer, only};
 use crate::error::Result;
 
 /// Max pooling; of equal values the first counts.
-pub(in super::super) struct MaxPool(Backend);
+pub(in super::super) struct MaxPool {
+    stride: usize,
+    backend: Backend,
+}
 
 impl MaxPool {
-    pub fn new(source: &Source) -> Self {
-        Self(source.backend().for_layer("pool"))
+    pub fn new(stride: usize, source: &Source) -> Self {
+        Self { stride, backend: source.backend().for_layer("pool") }
     }
 }
 
 impl Layer for MaxPool {
-    /// `[C, N, H, W] -> [C, N, H/2, W/2]`.
+    /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         pass.save(only(inputs));
-        Ok(self.0.max_pool(only(inputs))?)
+        Ok(self.backend.max_pool(only(inputs), self.stride)?)
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
-        Ok(InputGradients::One(Some(self.0.max_pool_backward(&tape.pop()?, &dy)?)))
+        let dx = self.backend.max_pool_backward(&tape.pop()?, self.stride, &dy)?;
+        Ok(InputGradients::One(Some(dx)))
     }
 
     fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
-        Ok(only(inputs).max_pooled())
+        Ok(only(inputs).max_pooled(self.stride))
     }
 
     fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(Folded))
+        Ok(Box::new(Folded { stride: self.stride }))
     }
 }
 
-struct Folded;
+struct Folded {
+    stride: usize,
+}
 
 impl FoldedLayer for Folded {
     fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
-        Ok(backend.max_pool(only(inputs))?)
+        Ok(backend.max_pool(only(inputs), self.stride)?)
     }
 }
 
@@ -55,13 +61,14 @@ mod tests {
 
     #[test]
     fn it_is_the_greatest_of_each_window() {
-        check("maxpool 3 @6x4", |_, x| x[0].max_pool());
-        check("maxpool 2 @5x7", |_, x| x[0].max_pool());
+        check("maxpool 3 @6x4", |_, x| x[0].max_pool(2));
+        check("maxpool 2 @5x7", |_, x| x[0].max_pool(2));
+        check("maxpool s1 2 @4x5", |_, x| x[0].max_pool(1));
     }
 
     #[test]
     fn of_equal_values_the_first_gets_the_gradient() {
-        let pool = MaxPool::new(&source(&[]));
+        let pool = MaxPool::new(2, &source(&[]));
         let x = tensor(&[1, 1, 2, 2], &[5.0; 4]);
         let mut tape = Tape::new();
         pool.forward(&[&x], &mut Pass::Training(&mut tape)).expect("maps");

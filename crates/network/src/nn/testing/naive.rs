@@ -55,6 +55,10 @@ impl Maps {
         Self::from_fn(self.shape, |at| self.at(at) + other.at(at))
     }
 
+    pub fn times(&self, factor: f64) -> Self {
+        Self::from_fn(self.shape, |at| factor * self.at(at))
+    }
+
     pub fn activated(&self, activation: Activation) -> Self {
         let gate = |z: f64| (z + 3.0).clamp(0.0, 6.0) / 6.0;
         Self::from_fn(self.shape, |at| {
@@ -84,28 +88,28 @@ impl Maps {
         })
     }
 
-    /// The mean of each `stride x stride`.
-    pub fn average_pool(&self, stride: usize) -> Self {
-        let [channels, images, height, width] = self.shape;
-        Self::from_fn([channels, images, height / stride, width / stride], |[channel, image, row, column]| {
-            let mut sum = 0.0;
-            for (down, right) in square(stride) {
-                sum += self.at([channel, image, row * stride + down, column * stride + right]);
-            }
-            sum / stride.pow(2) as f64
-        })
+    /// The mean of each window, padding `(side - 1) / 2`, which is not counted.
+    pub fn average_pool(&self, side: usize, stride: usize) -> Self {
+        self.pooled(side, stride, |window| window.iter().sum::<f64>() / window.len() as f64)
     }
 
-    /// The greatest of each 3 x 3, stride 2, padding 1.
-    pub fn max_pool(&self) -> Self {
+    /// The greatest of each 3 x 3, padding 1.
+    pub fn max_pool(&self, stride: usize) -> Self {
+        self.pooled(3, stride, |window| window.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    }
+
+    /// What `reduce` makes of the values of each window that lie in the map.
+    fn pooled(&self, side: usize, stride: usize, reduce: impl Fn(&[f64]) -> f64) -> Self {
         let [channels, images, height, width] = self.shape;
-        let shape = [channels, images, height.div_ceil(2), width.div_ceil(2)];
+        let shape = [channels, images, height.div_ceil(stride), width.div_ceil(stride)];
         Self::from_fn(shape, |[channel, image, row, column]| {
-            square(3)
+            let window: Vec<f64> = square(side)
                 .filter_map(|(down, right)| {
-                    self.padded([channel, image, 2 * row + down, 2 * column + right], 1)
+                    let at = [channel, image, stride * row + down, stride * column + right];
+                    self.padded(at, (side - 1) / 2)
                 })
-                .fold(f64::NEG_INFINITY, f64::max)
+                .collect();
+            reduce(&window)
         })
     }
 }

@@ -61,7 +61,7 @@ fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<
         Operator::MbConv(block) => residual_block(layer, mbconv(expand, layer, block)?, block.residual),
         Operator::Bottleneck(block) => bottleneck(expand, layer, block)?,
         Operator::Classifier => linear(layer, space.dropout()),
-        Operator::Pool | Operator::MaxPool => return Ok(None),
+        Operator::Pool | Operator::MaxPool { .. } => return Ok(None),
         _ => return Err(no_form(layer, "operator", "one of its own classes", &layer.key())),
     }))
 }
