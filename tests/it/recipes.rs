@@ -17,7 +17,16 @@ fn what_recipe_prints_is_what_train_reads() {
     let at = folder.path();
     assert_eq!(
         json("supernet", at, "recipe --list")["recipes"],
-        serde_json::json!(["progressive", "sandwich", "alphanet", "attentive", "shrinking", "once-for-all"])
+        serde_json::json!([
+            "progressive",
+            "sandwich",
+            "alphanet",
+            "attentive",
+            "shrinking",
+            "once-for-all",
+            "uniform",
+            "fair"
+        ])
     );
     let text = run("supernet", at, "recipe progressive --toml").stdout;
     write_file(at.join("mine.toml"), &text);
@@ -35,7 +44,7 @@ fn what_recipe_prints_is_what_train_reads() {
         at,
         "recipe nothing",
         1,
-        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all) or a TOML file",
+        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all, uniform, fair) or a TOML file",
     );
 }
 

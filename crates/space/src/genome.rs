@@ -296,6 +296,21 @@ impl Genome {
         row
     }
 
+    /// Draws rows in which each gene runs through its values in random order, again and again: in as many rows as a gene has
+    /// values, each occurs once where the gene always exists.
+    pub fn fair(&self, count: usize, rng: &mut impl Rng) -> Vec<Vec<Index>> {
+        let mut rows = vec![vec![0; self.len()]; count];
+        for gene in 0..self.len() {
+            let mut order = self.allowed[gene].clone();
+            for rows in rows.chunks_mut(order.len()) {
+                order.shuffle(rng);
+                rows.iter_mut().zip(&order).for_each(|(row, value)| row[gene] = *value);
+            }
+        }
+        rows.iter_mut().for_each(|row| self.make_canonical(row));
+        rows
+    }
+
     fn pick(&self, gene: GeneId, rng: &mut impl Rng) -> Index {
         *self.allowed[gene].choose(rng).expect("a gene has values")
     }

@@ -110,6 +110,7 @@ fn described(recipe: &Recipe) -> String {
             (phase.lr_floor > 0.0, "a constant tail"),
             (phase.draw.iter().any(|draw| draw.cost().is_some()), "chosen among candidates of equal cost"),
             (phase.sort_channels, "sorted"),
+            (phase.draw.iter().any(|draw| matches!(draw, Draw::Fair(_))), "each choice equally often"),
             (phase.draw.contains(&Draw::Largest), "the largest always"),
             (phase.draw.contains(&Draw::Smallest), "the smallest always"),
         ];

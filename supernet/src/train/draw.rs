@@ -22,6 +22,8 @@ pub enum Draw {
     Smallest,
     /// This many, drawn anew in each step.
     Random(usize),
+    /// This many, in which each value of a choice occurs equally often (Chu et al. 2021, FairNAS).
+    Fair(usize),
     /// The best or worst of several of about the same cost.
     Attentive(Attentive),
 }
@@ -82,7 +84,7 @@ impl Draw {
     pub fn count(draws: &[Self]) -> usize {
         let each = draws.iter().map(|draw| match draw {
             Self::Largest | Self::Smallest => 1,
-            Self::Random(count) => *count,
+            Self::Random(count) | Self::Fair(count) => *count,
             Self::Attentive(attentive) => attentive.networks,
         });
         each.fold(0, usize::saturating_add)
@@ -92,7 +94,7 @@ impl Draw {
     pub fn cost(&self) -> Option<CostKind> {
         match self {
             Self::Attentive(attentive) => Some(attentive.by),
-            Self::Largest | Self::Smallest | Self::Random(_) => None,
+            Self::Largest | Self::Smallest | Self::Random(_) | Self::Fair(_) => None,
         }
     }
 
@@ -114,6 +116,10 @@ impl Draw {
                 Self::Smallest => drawn.push(Candidates::single(sampler::smallest(from.allowed))),
                 Self::Random(count) => drawn
                     .extend((0..*count).map(|_| Candidates::single(sampler::random(from.allowed, &mut rng)))),
+                Self::Fair(count) => {
+                    let archs = sampler::fair(from.allowed, *count, &mut rng);
+                    drawn.extend(archs.into_iter().map(Candidates::single));
+                }
                 Self::Attentive(attentive) => {
                     let bins = Bins::of(from, attentive.bins)?;
                     for _ in 0..attentive.networks {
@@ -224,6 +230,23 @@ mod tests {
             }
         }
         assert!(seen.len() > 4, "{seen:?}");
+    }
+
+    #[test]
+    fn a_fair_draw_has_each_operator_of_each_edge_equally_often() {
+        let space = preset("nas-bench-201").expect("a preset");
+        for (count, often) in [(5, 1..=1), (10, 2..=2), (7, 1..=2)] {
+            let step = archs(&[Draw::Fair(count)], &space, 3, 11);
+            assert_eq!((step.len(), Draw::count(&[Draw::Fair(count)])), (count, count));
+            assert_ne!(step, archs(&[Draw::Fair(count)], &space, 3, 12));
+            let rows: Vec<_> = step.iter().map(|arch| space.row(arch).expect("in the space")).collect();
+            for gene in 1..space.genome().len() {
+                for value in 0..5 {
+                    let times = rows.iter().filter(|row| row[gene] == value).count();
+                    assert!(often.contains(&times), "gene {gene}, value {value}: {times} of {count}");
+                }
+            }
+        }
     }
 
     #[test]

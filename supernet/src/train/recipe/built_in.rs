@@ -12,7 +12,7 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 6] = [
+pub(super) const BUILT_IN: [BuiltIn; 8] = [
     BuiltIn {
         name: "progressive",
         about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
@@ -42,6 +42,16 @@ pub(super) const BUILT_IN: [BuiltIn; 6] = [
         name: "once-for-all",
         about: "progressive shrinking as its authors train it on images, for comparison; opens no choice of operators",
         text: include_str!("../../../recipes/once-for-all.toml"),
+    },
+    BuiltIn {
+        name: "uniform",
+        about: "one random sub-network a step (Guo et al. 2020), for choices of operators and connections",
+        text: include_str!("../../../recipes/uniform.toml"),
+    },
+    BuiltIn {
+        name: "fair",
+        about: "five sub-networks a step in which each operator occurs equally often (Chu et al. 2021, FairNAS)",
+        text: include_str!("../../../recipes/fair.toml"),
     },
 ];
 

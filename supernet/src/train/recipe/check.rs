@@ -61,13 +61,14 @@ impl Recipe {
     }
 
     /// Phases that train the classifier alone come first, then the largest network, alone or first in each step; no other
-    /// phase may teach these.
+    /// phase may teach these. Where no phase teaches and there is no classifier to begin with, any networks may be first.
     fn check_order(&self, place: &str) -> Result<()> {
         let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
         if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
             let expected = "before all others, and not alone";
             return Err(Error::invalid(place, "phases with head_only", expected, "elsewhere"));
         }
+        let teaches = self.phases.iter().any(|phase| matches!(phase.teacher, Teacher::Phase(_)));
         for (index, phase) in self.phases[..=heads].iter().enumerate() {
             let field = format!("phases[{}]", index + 1);
             let alone = phase.allowed.allows_one();
@@ -77,7 +78,8 @@ impl Recipe {
                 Teacher::First => !first,
                 Teacher::Phase(_) => true,
             };
-            if taught || !(alone || first) {
+            let is_free = heads == 0 && !teaches;
+            if taught || !(alone || first || is_free) {
                 let expected = "the largest network, alone or first in each step, taught by no phase";
                 return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
             }
