@@ -144,7 +144,59 @@ class DsCnn(Network):
         return self.classifier(x.mean((1, 2), keepdims=True))
 
 
-FAMILIES = {"mobilenet-v3": MobileNetV3, "operator-choice": OperatorChoice, "ds-cnn": DsCnn}
+class DenseCell(Network):
+    def logits(self, image):
+        """[C, H, W] -> [classes]. `r32:|nor_conv_3x3~0|+|none~0|skip_connect~1|` is a cell of three nodes."""
+        text = self.config["arch"].split(":", 1)[1]
+        edges = [[edge.split("~")[0] for edge in node.strip("|").split("|")] for node in text.split("+")]
+        self.numbers = {}
+        x = self.conv_norm(image, "first_conv", "none")
+        for stage in range(len(self.space["cell"]["channels"])):
+            if stage > 0:
+                side = self.convolution(self.pool(x, 2, 2, np.nanmean), f"shortcut.{stage - 1}.conv")
+                for part, stride in (("reduction_a", 2), ("reduction_b", 1)):
+                    x = self.conv_norm(np.maximum(x, 0), f"{part}.{stage - 1}", "none", stride)
+                x = side + x
+            for _ in range(self.space["cell"]["cells"]):
+                x = self.cell(x, edges)
+        return self.classifier(self.norm(x, "last_norm.bn", "relu").mean((1, 2), keepdims=True))
+
+    def cell(self, x, edges):
+        """A node is the sum of its edges; one that no later node reads has no layers."""
+        last = len(edges)
+        read = {last}
+        for node in reversed(range(1, last)):
+            if any(to in read and edges[to - 1][node] != "none" for to in range(node + 1, last + 1)):
+                read.add(node)
+        nodes = {0: x}
+        for to in sorted(read):
+            terms = [self.edge(nodes[start], name) for start, name in enumerate(edges[to - 1]) if name != "none"]
+            nodes[to] = sum(terms, np.zeros_like(x))
+        return nodes[last]
+
+    def edge(self, x, name):
+        """Layers of an operator are numbered as they stand."""
+        if name == "skip_connect":
+            return x
+        if "pool" in name:
+            return self.pool(x, 3, 1, np.nanmean if name == "avg_pool_3x3" else np.nanmax)
+        number = self.numbers[name] = self.numbers.get(name, -1) + 1
+        return self.conv_norm(np.maximum(x, 0), f"{name}.{number}", "none")
+
+    def pool(self, x, side, stride, reduce):
+        """What `reduce` makes of each window's values that lie in the map."""
+        before, after = (side - 1) // 2, side // 2
+        padded = np.pad(x, ((0, 0), (before, after), (before, after)), constant_values=np.nan)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))
+        return reduce(windows[:, ::stride, ::stride], (3, 4))
+
+
+FAMILIES = {
+    "mobilenet-v3": MobileNetV3,
+    "operator-choice": OperatorChoice,
+    "ds-cnn": DsCnn,
+    "dense-cell": DenseCell,
+}
 
 
 def network_of(folder):

@@ -153,3 +153,37 @@ fn whole_network() {
         }
     }
 }
+
+/// A network of cells with every operator, against the same in PyTorch.
+#[test]
+fn network_of_cells() {
+    let golden = golden("cell.safetensors");
+    let text = "version = 1\nname = \"golden\"\nfamily = \"dense-cell\"\nclasses = 10\ninput_channels = 2\n\
+        resolutions = [10]\n[cell]\nnodes = 4\noperator = [\"nor_conv_3x3\", \"nor_conv_1x1\", \"avg_pool_3x3\", \
+        \"max_pool_3x3\", \"skip_connect\", \"none\"]\nchannels = [4, 8]\ncells = 1\n";
+    let space = SearchSpace::from_toml("golden", text).expect("a space");
+    let cell = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|max_pool_3x3~2|";
+    let arch: Arch = format!("r10:{cell}").parse().expect("an arch");
+    let layers = space.lower(&arch).expect("legal");
+    let weights = formula_weights(&layers);
+    let images = formula("images", &[5, 2, 10, 10]);
+    let labels: Vec<u32> = (0..5).collect();
+    for backend in all_backends() {
+        let zeros = zeros(&layers);
+        let network = network_of(&layers, weights.clone(), &zeros, &backend, EPSILON);
+        let eval = network.forward(&images, Pass::Inference).expect("inference");
+        assert_close("eval logits", &eval, &golden["eval_logits"], 1e-4);
+        let mut tape = Tape::new();
+        let logits = network.forward(&images, Pass::Training(&mut tape)).expect("forward");
+        assert_close("logits", &logits, &golden["logits"], 1e-4);
+        let target = supernet::train::Target { labels: &labels, smoothing: 0.1, ..Default::default() };
+        let (loss, gradient) = supernet::train::loss(&logits, &target, &backend).expect("a loss");
+        let loss = loss.read().expect("known on a CPU");
+        assert_close("loss", &Tensor::new(&[loss], &Device::Cpu).expect("a number"), &golden["loss"], 1e-5);
+        network.backward(&gradient, tape).expect("backward");
+        for (name, gradient) in &zeros {
+            assert_close(name, gradient, &golden[&format!("gradient.{name}")], 1e-4);
+        }
+        assert_eq!(zeros.len(), golden.keys().filter(|name| name.starts_with("gradient.")).count());
+    }
+}

@@ -4,6 +4,7 @@ mod accuracy;
 mod alone;
 mod balanced;
 mod beforehand;
+mod cells;
 mod cli;
 mod diamonds;
 mod elastic;

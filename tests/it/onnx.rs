@@ -26,6 +26,8 @@ fn networks_of_each_family_run_as_ours_do() {
         ("tiny-resnet", 12, 4, 1),
         ("tiny-choice", 8, 8, 3),
         ("tiny-choice", 12, 4, 1),
+        ("tiny-cell", 8, 20, 3),
+        ("nas-bench-201", 16, 2, 1),
         ("tiny-spectrogram", 13, 4, 3),
         ("ofa-mbv3-w1.0", 64, 1, 1),
         ("ofa-proxyless-w1.0", 64, 1, 1),

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::testing::commands::{binary, command, fails, json, pipeline, stderr, stdout};
+use crate::testing::commands::{binary, command, document, fails, json, pipeline, stderr, stdout};
 use crate::testing::files::{read_text, scratch};
 use crate::testing::signals::{signal_and_wait, start, wait_until};
 
@@ -23,11 +23,6 @@ fn search(folder: &Path, more: &str) -> Command {
     let mut command = command("extract", folder, &format!("{line} {more} --json"));
     command.arg("--evaluator").arg(evaluator);
     command
-}
-
-fn document(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", stderr(output));
-    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// What was found, without the times of the run.

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Golden numbers of a network of cells (NAS-Bench-201's skeleton in small), made with PyTorch in double precision.
+
+    python make_cell.py                  # writes cell.safetensors beside itself
+
+Needs torch, numpy and safetensors. Inputs are the formulas of make_golden.py.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from make_golden import BATCH_NORM_EPS, CLASSES, HERE, LABEL_SMOOTHING, fill, gradients, save, value
+
+IMAGES, CHANNELS = (5, 2, 10, 10), [4, 8]
+# the operators of each node after the first, by the node that the edge begins at
+CELL = [["conv3"], ["avg", "conv1"], ["skip", "none", "max"]]
+
+
+class ReluConv(nn.Module):
+    def __init__(self, inputs, outputs, kernel, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS)
+
+    def forward(self, x):
+        return self.bn(self.conv(F.relu(x)))
+
+
+class ConvNorm(nn.Module):
+    def __init__(self, inputs, outputs, norm=True):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3 if norm else 1, 1, 1 if norm else 0, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS) if norm else nn.Identity()
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class Norm(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, x):
+        return F.relu(self.bn(x))
+
+
+class Network(nn.Module):
+    """Modules are named as the toolkit names the layers: by position in the list of their operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.first_conv = ConvNorm(IMAGES[1], CHANNELS[0])
+        self.nor_conv_3x3 = nn.ModuleList(ReluConv(c, c, 3) for c in CHANNELS)
+        self.nor_conv_1x1 = nn.ModuleList(ReluConv(c, c, 1) for c in CHANNELS)
+        self.reduction_a = nn.ModuleList([ReluConv(*CHANNELS, 3, 2)])
+        self.reduction_b = nn.ModuleList([ReluConv(CHANNELS[1], CHANNELS[1], 3)])
+        self.shortcut = nn.ModuleList([ConvNorm(*CHANNELS, norm=False)])
+        self.last_norm = Norm(CHANNELS[1])
+        self.classifier = nn.Sequential(OrderedDict(linear=nn.Linear(CHANNELS[1], CLASSES)))
+
+    def edge(self, name, cell, x):
+        if name == "conv3":
+            return self.nor_conv_3x3[cell](x)
+        if name == "conv1":
+            return self.nor_conv_1x1[cell](x)
+        if name == "avg":
+            return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        if name == "max":
+            return F.max_pool2d(x, 3, 1, 1)
+        return x if name == "skip" else x * 0.0
+
+    def cell(self, cell, x):
+        nodes = [x]
+        for edges in CELL:
+            nodes.append(sum(self.edge(name, cell, nodes[start]) for start, name in enumerate(edges)))
+        return nodes[-1]
+
+    def forward(self, x):
+        x = self.cell(0, self.first_conv(x))
+        shortcut = self.shortcut[0](F.avg_pool2d(x, 2, 2))
+        x = self.cell(1, shortcut + self.reduction_b[0](self.reduction_a[0](x)))
+        return self.classifier(self.last_norm(x).mean((2, 3)))
+
+
+def main():
+    torch.set_num_threads(1)
+    net = Network().double().eval()
+    fill(net)
+    images = value("images", IMAGES).double()
+    numbers = {"eval_logits": net(images)}
+    logits = net.train()(images)
+    loss = F.cross_entropy(logits, torch.arange(IMAGES[0]) % CLASSES, label_smoothing=LABEL_SMOOTHING)
+    loss.backward()
+    numbers |= {"loss": loss.reshape(1), "logits": logits, **gradients(net)}
+    print(f"torch {torch.__version__}")
+    save(HERE / "cell.safetensors", {name: tensor.detach() for name, tensor in numbers.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+//! The family of cells, whose edges choose operators, from training to verified folders that run elsewhere.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use base::random::rng_for;
+use space::{SearchSpace, cost, preset, sampler};
+
+use crate::testing::commands::{assert_fails, binary, command, document, json};
+use crate::testing::files::{read_json, scratch};
+use crate::testing::python::{assert_logits, logits, python_with, run_script, side_of, write_npy};
+
+const SUPERNET: &str = "--supernet run/supernet.safetensors --data digits";
+
+/// A folder with a trained supernet of the space.
+fn trained() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = scratch();
+        let train = "train --space tiny-cell --data digits --recipe uniform --seed 3 --scale 0.1 --out run";
+        json("supernet", folder.path(), train);
+        folder
+    });
+    folder.path()
+}
+
+fn space() -> SearchSpace {
+    preset("tiny-cell").expect("a preset")
+}
+
+/// Twenty random networks are the supernet's bit for bit, and run as `model.onnx` and in numpy.
+#[test]
+fn folders_verify_and_run_elsewhere() {
+    let at = trained();
+    let python = python_with("predict.py", "numpy, safetensors");
+    let onnx = python_with("run_onnx.py", "numpy, onnxruntime");
+    for index in 0..20 {
+        let arch = sampler::random(&space(), &mut rng_for("cells", 1, &[index])).to_string();
+        let line =
+            format!("export {SUPERNET} --arch {arch} --calibration-images 200 --format onnx --out model");
+        let exported = json("extract", at, &line);
+        assert_eq!(
+            (&exported["arch"], &exported["max_abs_difference"]),
+            (&arch.as_str().into(), &0.0.into())
+        );
+        let verified = json("extract", at, &format!("verify model {SUPERNET}"));
+        let apart = verified["onnx"]["max_relative_difference"].as_f64();
+        assert!(apart.is_some_and(|apart| apart < 2e-5), "{arch}: {apart:?}");
+        write_npy(&at.join("random.npy"), side_of(&arch));
+        let predicted = json("extract", at, "predict model random.npy --logits");
+        let expected = logits(&predicted["predictions"][0]["logits"]);
+        for (script, python) in [("predict.py", &python), ("run_onnx.py", &onnx)] {
+            let Some(python) = python else { continue };
+            assert_logits(&arch, &run_script(at, python, script, &["model", "random.npy"]), &expected);
+        }
+    }
+}
+
+/// The shared weights evaluate all 125 cells, and a search under a limit finds the best of those within it.
+#[test]
+fn a_search_with_shared_weights_finds_the_best_of_all() {
+    let at = trained();
+    let evaluator = format!(
+        "'{}' trial --supernet run/supernet.safetensors --data digits --serve --quiet",
+        binary("supernet").display()
+    );
+    let search = |more: &str| {
+        let line = format!(
+            "search --space tiny-cell --resolutions 8 --strategy random --evaluations 2000 {more} --json"
+        );
+        let mut command = command("extract", at, &line);
+        document(&command.arg("--evaluator").arg(&evaluator).output().expect("a binary that starts"))
+    };
+    search("--log all.jsonl --out all.json");
+    let logged = std::fs::read_to_string(at.join("all.jsonl")).expect("a log");
+    let params = |arch: &str| cost(&space().lower(&arch.parse().expect("an arch")).expect("legal")).params;
+    let mut best = f64::NEG_INFINITY;
+    let mut cells = std::collections::BTreeSet::new();
+    for line in logged.lines().skip(1) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let Some(arch) = line["arch"].as_str() else { continue };
+        cells.insert(arch.to_string());
+        if params(arch) <= 8_000 {
+            best = best.max(line["values"][0]["mean"].as_f64().expect("a number"));
+        }
+    }
+    assert_eq!(cells.len(), 125);
+    search("--max-params 8K --out small.json");
+    let found = read_json(at.join("small.json"));
+    let arch = found["best"]["arch"].as_str().expect("text");
+    assert!(params(arch) <= 8_000, "{arch}");
+    let top1 = found["best"]["values"]["top1"]["mean"].as_f64().expect("a number");
+    assert!((top1 - best).abs() < 1e-8, "{top1} {best}");
+}
+
+#[test]
+fn it_is_told_what_it_lacks() {
+    let at = trained();
+    let export = format!("export {SUPERNET} --arch smallest --format ofa --out theirs");
+    assert_fails("extract", at, &export, 1, "family: expected one that PyTorch's ofa has");
+    let export = format!("export {SUPERNET} --arch r8:|none~0|+|sep~0|none~1| --out none");
+    let words = "operator of edge 0 to 2: expected one of nor_conv_3x3, nor_conv_1x1, avg_pool_3x3";
+    assert_fails("extract", at, &export, 1, words);
+}
