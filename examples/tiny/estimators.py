@@ -246,4 +246,5 @@ def main():
     commands[sys.argv[2]](out)
 
 
-main()
+if __name__ == "__main__":
+    main()
