@@ -191,7 +191,50 @@ class DenseCell(Network):
         return reduce(windows[:, ::stride, ::stride], (3, 4))
 
 
+class SkipLayers(DenseCell):
+    def logits(self, image):
+        """[C, H, W] -> [classes]. `r32:conv_3x3/avg_pool_3x3+0` is two layers; the first one's output is added to the second's."""
+        layers = [part.split("+") for part in self.config["arch"].split(":", 1)[1].split("/")]
+        layers = [(name, [int(earlier) for earlier in added]) for name, *added in layers]
+        self.numbers = {}
+        outputs, x = [], self.conv_norm(image, "first_conv", "none")
+        for at, (name, added) in enumerate(layers):
+            if at in self.space["layers"]["reductions"]:
+                read = {earlier for _, later in layers[at:] for earlier in later} | {at - 1}
+                outputs = [self.reduction(output) if earlier in read else None for earlier, output in enumerate(outputs)]
+                x = outputs[-1]
+            x = self.operator(x, name)
+            for earlier in added:
+                x = x + outputs[earlier]
+            x = self.norm(x, f"layer_norm.{at}.bn", "none")
+            outputs.append(x)
+        return self.classifier(x.mean((1, 2), keepdims=True))
+
+    def next_name(self, name):
+        """Layers of an operator are numbered as they stand."""
+        number = self.numbers[name] = self.numbers.get(name, -1) + 1
+        return f"{name}.{number}"
+
+    def operator(self, x, name):
+        x = self.conv_norm(x, self.next_name(f"{name}_in"), "relu")
+        if "pool" in name:
+            return self.pool(x, 3, 1, np.nanmean if name == "avg_pool_3x3" else np.nanmax)
+        name = self.next_name(name)
+        if name.startswith("conv"):
+            return self.conv_norm(x, name, "relu")
+        x = self.norm(self.depthwise(x, f"{name}.depthwise.conv", 1), f"{name}.depthwise.bn", "relu")
+        return self.conv_norm(x, f"{name}.pointwise", "relu")
+
+    def reduction(self, x):
+        """Two convolutions of every second place, the second's one further down and right, side by side."""
+        name = self.next_name("reduction")
+        padded = np.pad(x, ((0, 0), (0, 1), (0, 1)))[:, 1:, 1:]
+        halves = [self.convolution(part, f"{name}.{half}", 2) for half, part in (("even", x), ("odd", padded))]
+        return self.norm(np.concatenate(halves), f"{name}.bn", "none")
+
+
 FAMILIES = {
+    "skip-layers": SkipLayers,
     "mobilenet-v3": MobileNetV3,
     "operator-choice": OperatorChoice,
     "ds-cnn": DsCnn,

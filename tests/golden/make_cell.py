@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Golden numbers of a network of cells (NAS-Bench-201's skeleton in small), made with PyTorch in double precision.
+"""Golden numbers of a network of cells (NAS-Bench-201's skeleton in small) and of one of layers with skips (ENAS's macro space in
+small), made with PyTorch in double precision.
 
-    python make_cell.py                  # writes cell.safetensors beside itself
+    python make_cell.py                  # writes cell.safetensors and macro.safetensors beside itself
 
 Needs torch, numpy and safetensors. Inputs are the formulas of make_golden.py.
 """
@@ -86,18 +87,103 @@ class Network(nn.Module):
         return self.classifier(self.last_norm(x).mean((2, 3)))
 
 
-def main():
-    torch.set_num_threads(1)
-    net = Network().double().eval()
+MACRO_IMAGES, MACRO_CHANNELS, HALVED_AFTER = (5, 2, 9, 7), 6, 2
+# operator and earlier layers that are added
+LAYERS = [("conv3", []), ("avg", [0]), ("sep3", [0]), ("max", [1, 2]), ("conv5", [0]), ("sep5", [])]
+NAMES = {"conv3": "conv_3x3", "conv5": "conv_5x5", "sep3": "sep_conv_3x3", "sep5": "sep_conv_5x5", "avg": "avg_pool_3x3", "max": "max_pool_3x3"}
+
+
+class ConvNormRelu(nn.Module):
+    def __init__(self, inputs, outputs, kernel, groups=1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Separable(nn.Module):
+    def __init__(self, channels, kernel):
+        super().__init__()
+        self.depthwise = ConvNormRelu(channels, channels, kernel, groups=channels)
+        self.pointwise = ConvNormRelu(channels, channels, 1)
+
+    def forward(self, x):
+        return self.pointwise(self.depthwise(x))
+
+
+class Plain(nn.Module):
+    """A batch norm without activation."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, x):
+        return self.bn(x)
+
+
+class Reduction(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.even = nn.Conv2d(channels, channels - channels // 2, 1, 2, bias=False)
+        self.odd = nn.Conv2d(channels, channels // 2, 1, 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, x):
+        moved = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        return self.bn(torch.cat([self.even(x), self.odd(moved)], 1))
+
+
+class Macro(nn.Module):
+    def __init__(self):
+        super().__init__()
+        channels = MACRO_CHANNELS
+        self.first_conv = ConvNorm(MACRO_IMAGES[1], channels)
+        for name, _ in LAYERS:
+            self.add_module(f"{NAMES[name]}_in", nn.ModuleList([ConvNormRelu(channels, channels, 1)]))
+            if name.startswith("conv"):
+                self.add_module(NAMES[name], nn.ModuleList([ConvNormRelu(channels, channels, int(name[4:]))]))
+            if name.startswith("sep"):
+                self.add_module(NAMES[name], nn.ModuleList([Separable(channels, int(name[3:]))]))
+        self.layer_norm = nn.ModuleList(Plain(channels) for _ in LAYERS)
+        self.reduction = nn.ModuleList(Reduction(channels) for _ in range(HALVED_AFTER))
+        self.classifier = nn.Sequential(OrderedDict(linear=nn.Linear(channels, CLASSES)))
+
+    def forward(self, x):
+        outputs, x = [], self.first_conv(x)
+        for at, (name, added) in enumerate(LAYERS):
+            if at == HALVED_AFTER:
+                outputs = [reduction(output) for reduction, output in zip(self.reduction, outputs)]
+                x = outputs[-1]
+            x = getattr(self, f"{NAMES[name]}_in")[0](x)
+            if name in ("avg", "max"):
+                x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if name == "avg" else F.max_pool2d(x, 3, 1, 1)
+            else:
+                x = getattr(self, NAMES[name])[0](x)
+            x = self.layer_norm[at](x + sum(outputs[earlier] for earlier in added))
+            outputs.append(x)
+        return self.classifier(x.mean((2, 3)))
+
+
+def run(net, shape):
+    net = net.double().eval()
     fill(net)
-    images = value("images", IMAGES).double()
+    images = value("images", shape).double()
     numbers = {"eval_logits": net(images)}
     logits = net.train()(images)
-    loss = F.cross_entropy(logits, torch.arange(IMAGES[0]) % CLASSES, label_smoothing=LABEL_SMOOTHING)
+    loss = F.cross_entropy(logits, torch.arange(shape[0]) % CLASSES, label_smoothing=LABEL_SMOOTHING)
     loss.backward()
     numbers |= {"loss": loss.reshape(1), "logits": logits, **gradients(net)}
+    return {name: tensor.detach() for name, tensor in numbers.items()}
+
+
+def main():
+    torch.set_num_threads(1)
     print(f"torch {torch.__version__}")
-    save(HERE / "cell.safetensors", {name: tensor.detach() for name, tensor in numbers.items()})
+    save(HERE / "cell.safetensors", run(Network(), IMAGES))
+    save(HERE / "macro.safetensors", run(Macro(), MACRO_IMAGES))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! The family of cells, whose edges choose operators, from training to verified folders that run elsewhere.
+//! The families whose edges or layers choose operators, from training to verified folders that run elsewhere.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -12,30 +12,29 @@ use crate::testing::python::{assert_logits, logits, python_with, run_script, sid
 
 const SUPERNET: &str = "--supernet run/supernet.safetensors --data digits";
 
-/// A folder with a trained supernet of the space.
+fn train(space: &str) -> tempfile::TempDir {
+    let folder = scratch();
+    let line = format!("train --space {space} --data digits --recipe uniform --seed 3 --scale 0.1 --out run");
+    json("supernet", folder.path(), &line);
+    folder
+}
+
+/// A folder with a trained supernet of `tiny-cell`.
 fn trained() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = scratch();
-        let train = "train --space tiny-cell --data digits --recipe uniform --seed 3 --scale 0.1 --out run";
-        json("supernet", folder.path(), train);
-        folder
-    });
-    folder.path()
+    FOLDER.get_or_init(|| train("tiny-cell")).path()
 }
 
 fn space() -> SearchSpace {
     preset("tiny-cell").expect("a preset")
 }
 
-/// Twenty random networks are the supernet's bit for bit, and run as `model.onnx` and in numpy.
-#[test]
-fn folders_verify_and_run_elsewhere() {
-    let at = trained();
+/// Random networks are the supernet's bit for bit, and run as `model.onnx` and in numpy.
+fn check_folders(at: &Path, space: &SearchSpace, count: u64) {
     let python = python_with("predict.py", "numpy, safetensors");
     let onnx = python_with("run_onnx.py", "numpy, onnxruntime");
-    for index in 0..20 {
-        let arch = sampler::random(&space(), &mut rng_for("cells", 1, &[index])).to_string();
+    for index in 0..count {
+        let arch = sampler::random(space, &mut rng_for("cells", 1, &[index])).to_string();
         let line =
             format!("export {SUPERNET} --arch {arch} --calibration-images 200 --format onnx --out model");
         let exported = json("extract", at, &line);
@@ -54,6 +53,16 @@ fn folders_verify_and_run_elsewhere() {
             assert_logits(&arch, &run_script(at, python, script, &["model", "random.npy"]), &expected);
         }
     }
+}
+
+#[test]
+fn cells_verify_and_run_elsewhere() {
+    check_folders(trained(), &space(), 20);
+}
+
+#[test]
+fn layers_with_skips_verify_and_run_elsewhere() {
+    check_folders(train("tiny-macro").path(), &preset("tiny-macro").expect("a preset"), 20);
 }
 
 /// The shared weights evaluate all 125 cells, and a search under a limit finds the best of those within it.

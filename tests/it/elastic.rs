@@ -50,7 +50,7 @@ fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tens
 
 #[test]
 fn extracted_equals_elastic_bit_for_bit() {
-    for name in ["tiny", "tiny-choice", "tiny-cell", "fashion"] {
+    for name in ["tiny", "tiny-choice", "tiny-cell", "tiny-macro", "fashion"] {
         let space = preset(name).expect("a preset");
         let weights = weights(&space);
         let mut rng = ChaCha8Rng::seed_from_u64(9);

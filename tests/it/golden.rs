@@ -154,19 +154,22 @@ fn whole_network() {
     }
 }
 
-/// A network of cells with every operator, against the same in PyTorch.
-#[test]
-fn network_of_cells() {
-    let golden = golden("cell.safetensors");
-    let text = "version = 1\nname = \"golden\"\nfamily = \"dense-cell\"\nclasses = 10\ninput_channels = 2\n\
-        resolutions = [10]\n[cell]\nnodes = 4\noperator = [\"nor_conv_3x3\", \"nor_conv_1x1\", \"avg_pool_3x3\", \
-        \"max_pool_3x3\", \"skip_connect\", \"none\"]\nchannels = [4, 8]\ncells = 1\n";
-    let space = SearchSpace::from_toml("golden", text).expect("a space");
-    let cell = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|max_pool_3x3~2|";
-    let arch: Arch = format!("r10:{cell}").parse().expect("an arch");
+/// A space of one of the families whose layers choose operators, of which `table` says how.
+fn space_of_operators(family: &str, resolution: &str, table: &str) -> SearchSpace {
+    let text = format!(
+        "version = 1\nname = \"golden\"\nfamily = \"{family}\"\nclasses = 10\ninput_channels = 2\n\
+         resolutions = [{resolution}]\n{table}"
+    );
+    SearchSpace::from_toml("golden", &text).expect("a space")
+}
+
+/// Logits, loss and every gradient of a network, against those of a file, on every backend.
+fn check_network(space: &SearchSpace, arch: &str, file: &str) {
+    let golden = golden(file);
+    let arch: Arch = arch.parse().expect("an arch");
     let layers = space.lower(&arch).expect("legal");
     let weights = formula_weights(&layers);
-    let images = formula("images", &[5, 2, 10, 10]);
+    let images = formula("images", &[5, 2, arch.resolution.height, arch.resolution.width]);
     let labels: Vec<u32> = (0..5).collect();
     for backend in all_backends() {
         let zeros = zeros(&layers);
@@ -186,4 +189,23 @@ fn network_of_cells() {
         }
         assert_eq!(zeros.len(), golden.keys().filter(|name| name.starts_with("gradient.")).count());
     }
+}
+
+#[test]
+fn network_of_cells() {
+    let table = "[cell]\nnodes = 4\noperator = [\"nor_conv_3x3\", \"nor_conv_1x1\", \"avg_pool_3x3\", \
+        \"max_pool_3x3\", \"skip_connect\", \"none\"]\nchannels = [4, 8]\ncells = 1\n";
+    let space = space_of_operators("dense-cell", "10", table);
+    let cell = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|max_pool_3x3~2|";
+    check_network(&space, &format!("r10:{cell}"), "cell.safetensors");
+}
+
+/// Of odd height and width, so that reductions reach beyond the map.
+#[test]
+fn network_of_layers_with_skips() {
+    let table = "[layers]\ncount = 6\nchannels = 6\noperator = [\"conv_5x5\", \"conv_3x3\", \"sep_conv_5x5\", \
+        \"sep_conv_3x3\", \"avg_pool_3x3\", \"max_pool_3x3\"]\nconnection = [0, 1]\nreductions = [2]\n";
+    let space = space_of_operators("skip-layers", "\"9x7\"", table);
+    let layers = "conv_3x3/avg_pool_3x3+0/sep_conv_3x3+0/max_pool_3x3+1+2/conv_5x5+0/sep_conv_5x5";
+    check_network(&space, &format!("r9x7:{layers}"), "macro.safetensors");
 }

@@ -63,6 +63,12 @@ pub struct Port {
 }
 
 impl Port {
+    /// A port of another extent in its place, for one that no layer reads.
+    #[must_use]
+    pub fn unread(&self, extent: Traced<Extent>) -> Self {
+        Self { extent, ..self.clone() }
+    }
+
     /// The port's extent after a stride.
     pub fn through(&self, stride: usize) -> Traced<Extent> {
         traced(|t| t.get(&self.extent).through(stride))

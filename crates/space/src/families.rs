@@ -7,6 +7,7 @@ mod ds_cnn;
 mod inverted_residual;
 mod operator_choice;
 mod resnet_d;
+mod skip_layers;
 pub(crate) mod space_file;
 pub(crate) mod stages;
 
@@ -25,6 +26,7 @@ pub(crate) use ds_cnn::DsCnn;
 pub(crate) use inverted_residual::InvertedResidual;
 pub(crate) use operator_choice::{BlockOperator, ChoiceStage, OperatorChoice};
 pub(crate) use resnet_d::{ResNetD, STEM_STAGES};
+pub(crate) use skip_layers::{LayersFile, SkipLayers};
 
 /// The structure that a space's networks share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub enum FamilyName {
     DsCnn,
     /// Cells in which each earlier node has an edge, with an operator to choose, to each later one (Dong and Yang 2020).
     DenseCell,
+    /// Layers that choose an operator and which earlier outputs are added to theirs (Pham et al. 2018, ENAS's macro space).
+    SkipLayers,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.

@@ -36,7 +36,7 @@ pub use feature_map::FeatureMap;
 pub use genome::{ABSENT, Change, Dimension, End, Gene, GeneId, GeneRow, Genome, Group, Index, Step, Steps};
 pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIndex, Table};
 pub use layer::{LayerSpec, make_divisible};
-pub use operators::{Bottleneck, FreeChannels, MbConv, Operator, Separable};
+pub use operators::{Bottleneck, FreeChannels, MbConv, Operator, Separable, reduced_parts};
 pub use preset::{open, preset, preset_names};
 pub use search_space::{RESOLUTION, SearchSpace};
 pub use trace::Var;

@@ -6,6 +6,7 @@ mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
+mod factorized_reduction;
 mod feature_mix;
 mod free_channels;
 mod head_conv;
@@ -26,6 +27,7 @@ use crate::value::Extent;
 use crate::weight::{WeightList, WeightSpec};
 
 pub use bottleneck::Bottleneck;
+pub use factorized_reduction::reduced_parts;
 pub use free_channels::FreeChannels;
 pub use mbconv::MbConv;
 pub use separable::Separable;
@@ -103,6 +105,8 @@ pub enum Operator {
     },
     /// Zeros of the input's size.
     Zero,
+    /// Two 1x1 convolutions of stride 2, the second of them one place further, side by side, and a batch norm.
+    FactorizedReduction,
     /// Batch norm, activation.
     Norm {
         /// Activation at the end.
@@ -162,7 +166,7 @@ trait Form {
 type Reader = fn(&[&str]) -> Option<Parsed>;
 
 /// The readers of keys.
-const READERS: [Reader; 15] = [
+const READERS: [Reader; 16] = [
     stem::read,
     mbconv::read,
     separable::read,
@@ -178,6 +182,7 @@ const READERS: [Reader; 15] = [
     average_pool::read,
     zero::read,
     norm::read,
+    factorized_reduction::read,
 ];
 
 /// The contents of a key.
@@ -210,6 +215,7 @@ impl Operator {
             Self::Classifier => question(&classifier::Classifier),
             Self::Sum { of } => question(&sum::Sum { of }),
             Self::Zero => question(&zero::Zero),
+            Self::FactorizedReduction => question(&factorized_reduction::FactorizedReduction),
             Self::Norm { activation } => question(&norm::Norm { activation }),
         }
     }

@@ -7,14 +7,16 @@ use base::file;
 
 use super::SearchSpace;
 
-const PRESETS: [(&str, &str); 12] = [
+const PRESETS: [(&str, &str); 14] = [
     ("tiny", include_str!("presets/tiny.toml")),
     ("tiny-resnet", include_str!("presets/tiny-resnet.toml")),
     ("tiny-choice", include_str!("presets/tiny-choice.toml")),
     ("tiny-cell", include_str!("presets/tiny-cell.toml")),
+    ("tiny-macro", include_str!("presets/tiny-macro.toml")),
     ("tiny-spectrogram", include_str!("presets/tiny-spectrogram.toml")),
     ("fashion", include_str!("presets/fashion.toml")),
     ("nas-bench-201", include_str!("presets/nas-bench-201.toml")),
+    ("enas-macro", include_str!("presets/enas-macro.toml")),
     ("ofa-mbv3-w1.0", include_str!("presets/ofa-mbv3-w1.0.toml")),
     ("ofa-mbv3-w1.2", include_str!("presets/ofa-mbv3-w1.2.toml")),
     ("ofa-proxyless-w1.0", include_str!("presets/ofa-proxyless-w1.0.toml")),

@@ -4,6 +4,7 @@ mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
+mod factorized_reduction;
 mod feature_mix;
 mod head_conv;
 mod max_pool;
@@ -60,6 +61,10 @@ pub(super) fn append(
         Operator::Classifier => classifier::append(graph, name, weights)?,
         Operator::Sum { .. } => sum::append(graph, name, inputs),
         Operator::Zero => zero::append(graph, name),
+        Operator::FactorizedReduction => {
+            let extent = [layer.input.height, layer.input.width];
+            factorized_reduction::append(graph, name, extent, weights)?;
+        }
         Operator::Norm { activation } => norm::append(graph, name, *activation, weights)?,
     }
     Ok(())

@@ -89,8 +89,15 @@ fn assert_sound(what: &str, graph: &proto::GraphProto) {
 
 #[test]
 fn every_layer_and_every_network_of_a_space_is_sound() {
-    for name in ["tiny", "tiny-cell", "nas-bench-201", "ofa-mbv3-w1.0", "ofa-proxyless-w1.0", "ofa-resnet50"]
-    {
+    for name in [
+        "tiny",
+        "tiny-cell",
+        "tiny-macro",
+        "nas-bench-201",
+        "ofa-mbv3-w1.0",
+        "ofa-proxyless-w1.0",
+        "ofa-resnet50",
+    ] {
         let space = preset(name).expect("a preset");
         for (key, layer) in space.layers().iter().step_by(7) {
             assert_sound(key, &decoded(std::slice::from_ref(layer), 1));
@@ -122,7 +129,7 @@ fn operators_of_each_kind_of_layer() {
     let average = |kernel, stride| Operator::AveragePool { kernel, stride };
     let separable = Separable { kernel: 5, stride: 2, activation: relu };
     // (layer, operators, output for two images)
-    let table: [(LayerSpec, &str, &[i64]); 20] = [
+    let table: [(LayerSpec, &str, &[i64]); 21] = [
         (layer(stem, [3, 28], [16, 14]), "Conv HardSwish", &[2, 16, 14, 14]),
         (layer(Operator::MbConv(bare), [8, 13], [16, 7]), "Conv Clip Conv", &[2, 16, 7, 7]),
         (
@@ -139,6 +146,7 @@ fn operators_of_each_kind_of_layer() {
         (layer(Operator::ReluConv { kernel: 3, stride: 2 }, [8, 7], [16, 4]), "Relu Conv", &[2, 16, 4, 4]),
         (layer(average(3, 1), [8, 7], [8, 7]), "AveragePool", &[2, 8, 7, 7]),
         (layer(average(2, 2), [8, 7], [8, 4]), "AveragePool", &[2, 8, 4, 4]),
+        (layer(Operator::FactorizedReduction, [8, 7], [6, 4]), "Conv", &[2, 6, 4, 4]),
         (layer(Operator::Zero, [8, 7], [8, 7]), "Mul", &[2, 8, 7, 7]),
         (layer(Operator::Norm { activation: relu }, [8, 7], [8, 7]), "Mul Add Relu", &[2, 8, 7, 7]),
         (layer(bottleneck(1, false), [32, 7], [32, 7]), "Conv Relu Conv Relu Conv Add Relu", &[2, 32, 7, 7]),

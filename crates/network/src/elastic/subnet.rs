@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn weights_of_one_network_alone_are_those_of_the_sub_network() {
         let backend = Backend::detect();
-        for name in ["tiny", "tiny-resnet", "tiny-choice", "tiny-cell", "tiny-spectrogram"] {
+        for name in ["tiny", "tiny-resnet", "tiny-choice", "tiny-cell", "tiny-macro", "tiny-spectrogram"] {
             let space = preset(name).expect("a preset");
             let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
             for seed in 0..4 {

@@ -113,6 +113,28 @@ impl Flow {
         Self { shape, values: of(&self.values), derivatives: of(&self.derivatives) }
     }
 
+    /// Every second place in both directions from `first` on; a place beyond the map is 0.
+    pub fn sampled(&self, first: usize) -> Self {
+        let [channels, height, width] = self.shape;
+        let shape = [channels, height.div_ceil(2), width.div_ceil(2)];
+        let of = |all: &[f64]| {
+            each(shape, |[channel, y, x]| {
+                let [y, x] = [2 * y + first, 2 * x + first];
+                if y < height && x < width { all[(channel * height + y) * width + x] } else { 0.0 }
+            })
+        };
+        Self { shape, values: of(&self.values), derivatives: of(&self.derivatives) }
+    }
+
+    /// Maps of one extent side by side.
+    pub fn stacked(flows: &[Self]) -> Self {
+        let [_, height, width] = flows[0].shape;
+        let channels = flows.iter().map(|flow| flow.shape[0]).sum();
+        let values = flows.iter().flat_map(|flow| &flow.values).copied().collect();
+        let derivatives = flows.iter().flat_map(|flow| &flow.derivatives).copied().collect();
+        Self { shape: [channels, height, width], values, derivatives }
+    }
+
     /// No paths lead through: zeros.
     #[must_use]
     pub fn none(&self) -> Self {
@@ -261,9 +283,10 @@ mod tests {
                 "mbconv k3 s1 4-4-6 relu e1 @3x2",
                 "reluconv k3 6-6 @3x2",
                 "avgpool k3 6 @3x2",
-                "conv1x1 6-7 relu @3x2",
-                "norm 7 relu @3x2",
-                "pool 7 @3x2",
+                "fredux 6-6 @3x2",
+                "conv1x1 6-7 relu @2x1",
+                "norm 7 relu @2x1",
+                "pool 7 @2x1",
                 "mix 7-8 h_swish @1x1",
                 "linear 8-3 @1x1",
             ],

@@ -47,6 +47,25 @@ impl Product {
         Self::new(&weight, shift, norm.normalization().activation, backend)
     }
 
+    /// Two convolutions' weights `[O, I]` whose outputs lie side by side, `first` channels of the first, with the batch norm after
+    /// both.
+    pub fn folded_parts(
+        weights: &[&Tensor],
+        first: usize,
+        norm: &BatchNorm,
+        backend: &Backend,
+    ) -> Result<[Self; 2]> {
+        let (scale, shift) = scale_and_shift(norm)?;
+        let activation = norm.normalization().activation;
+        let part = |weight: &Tensor, begin: usize, count: usize| {
+            let scale = scale.narrow(0, begin, count)?;
+            let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
+            Self::new(&weight, shift.narrow(0, begin, count)?.contiguous()?, activation, backend)
+        };
+        let second = scale.dim(0)? - first;
+        Ok([part(weights[0], 0, first)?, part(weights[1], first, second)?])
+    }
+
     /// A 1x1 convolution with its batch norm.
     pub fn pointwise(conv: &ConvNorm<Pointwise>, backend: &Backend) -> Result<Self> {
         let (convolution, norm) = conv.parts();

@@ -5,6 +5,7 @@ mod average_pool;
 mod bottleneck;
 mod classifier;
 mod conv;
+mod factorized_reduction;
 mod feature_mix;
 mod head_conv;
 mod max_pool;
@@ -96,6 +97,9 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
         Operator::Classifier => Box::new(classifier::Classifier::new(spec, source)?),
         Operator::Sum { .. } => Box::new(sum::Sum::new(source)),
         Operator::Zero => Box::new(zero::Zero),
+        Operator::FactorizedReduction => {
+            Box::new(factorized_reduction::FactorizedReduction::new(spec, source)?)
+        }
         Operator::Norm { activation } => Box::new(norm::Norm::new(*activation, spec, source)?),
     })
 }
@@ -116,6 +120,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         Operator::Classifier => classifier::held(spec),
         Operator::Sum { of } => sum::held(*of, spec),
         Operator::Zero => zero::held(spec),
+        Operator::FactorizedReduction => factorized_reduction::held(spec),
         Operator::Norm { .. } => norm::held(spec),
     }
 }

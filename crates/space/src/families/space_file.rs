@@ -11,7 +11,7 @@ use super::ds_cnn;
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
 use super::{
     BlockOperator, CellFile, ChoiceStage, DenseCell, DsCnn, Ends, Family, FamilyName, InvertedResidual,
-    OperatorChoice, ResNetD,
+    LayersFile, OperatorChoice, ResNetD, SkipLayers,
 };
 use crate::activation::Activation;
 use crate::genome::Genome;
@@ -69,6 +69,9 @@ pub(crate) struct SpaceFile {
     /// Only for cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<CellFile>,
+    /// Only for layers with skips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayersFile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,11 +155,14 @@ impl SpaceFile {
         door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), f64::from(1e-12f32), 1.0)?;
         door.share("dropout", f64::from(self.dropout), 0.0, 1.0)?;
         let only = self.only.clone();
-        let space = if self.family == FamilyName::DenseCell {
-            self.assemble_cells(&door)?
+        let of_cells = self.family == FamilyName::DenseCell;
+        let of_layers = self.family == FamilyName::SkipLayers;
+        door.belongs(self.family, "cell", self.cell.is_some(), of_cells)?;
+        door.belongs(self.family, "layers", self.layers.is_some(), of_layers)?;
+        let space = if of_cells || of_layers {
+            self.assemble_operators(&door)?
         } else {
             door.belongs(self.family, "stem", self.stem.is_some(), true)?;
-            door.belongs(self.family, "cell", self.cell.is_some(), false)?;
             door.within("number of stages", self.stages.len(), 1, 64)?;
             self.check_family(&door)?;
             door.choices("", &self.choices())?;
@@ -173,8 +179,8 @@ impl SpaceFile {
         self.stem.as_ref().expect("a checked file has one")
     }
 
-    /// A space of cells; refuses the fields of blocks.
-    fn assemble_cells(self, door: &Door) -> Result<SearchSpace> {
+    /// A space of cells or of layers with skips; refuses the fields of blocks.
+    fn assemble_operators(self, door: &Door) -> Result<SearchSpace> {
         let family = self.family;
         for (field, given) in [
             ("kernel", !self.kernel.is_empty()),
@@ -191,8 +197,12 @@ impl SpaceFile {
         ] {
             door.belongs(family, field, given, false)?;
         }
-        door.belongs(family, "cell", self.cell.is_some(), true)?;
-        let cell = self.cell.clone().expect("it was given");
+        if let Some(layers) = self.layers.clone() {
+            layers.check(door)?;
+            let (family, genome) = SkipLayers::declare(&self, layers);
+            return self.checked(door, Arc::new(family), genome);
+        }
+        let cell = self.cell.clone().expect("one of both was given");
         cell.check(door)?;
         let (family, genome) = DenseCell::declare(&self, cell);
         self.checked(door, Arc::new(family), genome)

@@ -42,6 +42,8 @@ fn the_tape_is_as_large_as_it_is_said() {
         ("tiny", 8),
         ("tiny-choice", 12),
         ("tiny-cell", 8),
+        ("tiny-macro", 8),
+        ("enas-macro", 16),
         ("nas-bench-201", 16),
         ("fashion", 20),
         ("tiny-spectrogram", 13),

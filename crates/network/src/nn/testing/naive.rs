@@ -88,6 +88,21 @@ impl Maps {
         })
     }
 
+    /// Every second place in both directions from `first` on; a place beyond the map is 0.
+    pub fn sampled(&self, first: usize) -> Self {
+        let [channels, images, height, width] = self.shape;
+        Self::from_fn([channels, images, height.div_ceil(2), width.div_ceil(2)], |[channel, image, y, x]| {
+            self.padded([channel, image, 2 * y + first, 2 * x + first], 0).unwrap_or(0.0)
+        })
+    }
+
+    /// The channels of another after its own.
+    pub fn beside(&self, other: &Self) -> Self {
+        let mut shape = self.shape;
+        shape[0] += other.shape[0];
+        Self { shape, values: [&self.values[..], &other.values].concat() }
+    }
+
     /// The mean of each window, padding `(side - 1) / 2`, which is not counted.
     pub fn average_pool(&self, side: usize, stride: usize) -> Self {
         self.pooled(side, stride, |window| window.iter().sum::<f64>() / window.len() as f64)

@@ -142,7 +142,7 @@ fn broken_spaces_are_refused_with_the_field() {
             "kernel: expected none in family \"dense-cell\", got one",
         ),
         ("dropout = 0.0", "dropout = 0.0\nwidth_multiplier = 2", "width_multiplier: expected none in family"),
-        ("dense-cell", "mobilenet-v3", "stem: expected one in family \"mobilenet-v3\", got none"),
+        ("dense-cell", "mobilenet-v3", "cell: expected none in family \"mobilenet-v3\", got one"),
     ] {
         assert!(good.contains(from), "{from}");
         let error = SearchSpace::from_toml("x.toml", &good.replacen(from, to, 1)).expect_err(to).to_string();

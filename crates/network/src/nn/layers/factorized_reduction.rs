@@ -1,0 +1,150 @@
+//! Two 1x1 convolutions of stride 2, the second of them one place further, side by side, and a batch norm.
+
+use candle_core::Tensor;
+use kernels::Backend;
+use space::{Activation, LayerSpec, reduced_parts};
+
+use super::super::batch_norm::BatchNorm;
+use super::super::conv::{Convolution, Pointwise, given};
+use super::super::flow::Flow;
+use super::super::folding::Product;
+use super::super::footprint::Held;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `norm([W0 * x at even places; W1 * x at odd places])`.
+pub(in super::super) struct FactorizedReduction {
+    convolutions: [Pointwise; 2],
+    norm: BatchNorm,
+    /// Height and width of the input.
+    extent: [usize; 2],
+    backend: Backend,
+}
+
+impl FactorizedReduction {
+    /// Reads `even.weight`, `odd.weight`, `[O / 2, I, 1, 1]`, and `bn.*`, `[O]`.
+    pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let [even, odd] = reduced_parts(spec.output.channels);
+        let input = spec.input.channels;
+        let convolutions = [
+            Pointwise::new(input, even, &source.pp("even"))?,
+            Pointwise::new(input, odd, &source.pp("odd"))?,
+        ];
+        let norm = BatchNorm::new(spec.output.channels, Activation::None, &source.pp("bn"))?;
+        let extent = [spec.input.height, spec.input.width];
+        Ok(Self { convolutions, norm, extent, backend: source.backend().for_layer("reduction") })
+    }
+}
+
+/// Every second place in both directions from `first` on; a place beyond the map is 0.
+///
+/// # Shapes
+/// `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
+fn sampled(x: &Tensor, first: usize) -> candle_core::Result<Tensor> {
+    let (channels, images, height, width) = x.dims4()?;
+    let x = x.pad_with_zeros(2, 0, height % 2)?.pad_with_zeros(3, 0, width % 2)?;
+    let [height, width] = [height.div_ceil(2), width.div_ceil(2)];
+    let x = x.reshape(&[channels, images, height, 2, width, 2][..])?;
+    x.narrow(3, first, 1)?.narrow(5, first, 1)?.contiguous()?.reshape((channels, images, height, width))
+}
+
+/// The gradient of [`sampled`]'s input, which has this height and width.
+fn spread(dy: &Tensor, first: usize, [height, width]: [usize; 2]) -> candle_core::Result<Tensor> {
+    let (channels, images, rows, columns) = dy.dims4()?;
+    let dx = dy.reshape(&[channels, images, rows, 1, columns, 1][..])?;
+    let dx = dx.pad_with_zeros(3, first, 1 - first)?.pad_with_zeros(5, first, 1 - first)?;
+    let dx = dx.reshape((channels, images, 2 * rows, 2 * columns))?;
+    dx.narrow(2, 0, height)?.narrow(3, 0, width)?.contiguous()
+}
+
+impl Layer for FactorizedReduction {
+    /// `[C, N, H, W] -> [C', N, H/2, W/2]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let x = only(inputs);
+        let mut parts = Vec::with_capacity(2);
+        for (first, convolution) in self.convolutions.iter().enumerate() {
+            parts.push(convolution.forward(&sampled(x, first)?, pass)?);
+        }
+        self.norm.forward(Tensor::cat(&parts, 0)?, None, pass)
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let dy = self.norm.backward(dy, tape)?;
+        let even = reduced_parts(dy.dim(0)?)[0];
+        let parts = [dy.narrow(0, 0, even)?, dy.narrow(0, even, dy.dim(0)? - even)?];
+        let mut sum: Option<Tensor> = None;
+        for (first, convolution) in self.convolutions.iter().enumerate().rev() {
+            let d = given(convolution.backward(&parts[first], tape)?)?;
+            let d = spread(&d, first, self.extent)?;
+            match &sum {
+                Some(sum) => self.backend.add_assign(sum, &d)?,
+                None => sum = Some(d),
+            }
+        }
+        Ok(InputGradients::One(sum))
+    }
+
+    fn flow(&self, inputs: &[&Flow]) -> Result<Flow> {
+        let mut parts = Vec::with_capacity(2);
+        for (first, convolution) in self.convolutions.iter().enumerate() {
+            parts.push(convolution.flow(&only(inputs).sampled(first))?);
+        }
+        Ok(Flow::stacked(&parts))
+    }
+
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        let weights: Vec<&Tensor> = self.convolutions.iter().map(Pointwise::weight).collect();
+        let even = weights[0].dim(0)?;
+        Ok(Box::new(Folded(Product::folded_parts(&weights, even, &self.norm, backend)?)))
+    }
+}
+
+/// The two products, each with its part of the batch norm.
+struct Folded([Product; 2]);
+
+impl FoldedLayer for Folded {
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        let mut parts = Vec::with_capacity(2);
+        for (first, product) in self.0.iter().enumerate() {
+            parts.push(product.maps(&sampled(only(inputs), first)?, backend)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+/// The memory of passes over a reduction: the sampled places are saved, not the input.
+pub(super) fn held(spec: &LayerSpec) -> Held {
+    let input = spec.input.len();
+    let output = spec.output.len();
+    let sampled = 2 * spec.input.channels * spec.output.plane();
+    Held {
+        inner: sampled + output,
+        statistics: 2 * spec.output.channels,
+        forward: 2 * output,
+        // the batch norm's; then a half's gradient, spread, and the sum of both
+        backward: sampled + 2 * output + 3 * input,
+        forgetting: sampled + 2 * output,
+        ..Held::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation;
+
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_is_two_convolutions_side_by_side_and_a_batch_norm() {
+        for key in ["fredux 3-4 @4x6", "fredux 2-5 @5x7", "fredux 2-2 @1x3"] {
+            check(key, |naive, x| {
+                let even = naive.conv(&x[0].sampled(0), "even", 1);
+                let both = even.beside(&naive.conv(&x[0].sampled(1), "odd", 1));
+                naive.norm(&both, "bn", Activation::None)
+            });
+        }
+    }
+}
