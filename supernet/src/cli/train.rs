@@ -111,7 +111,7 @@ fn recipe_help() -> String {
     let forms = recipe::forms("a TOML file");
     let name = Recipe::names().next().unwrap_or_default();
     format!(
-        "{forms} (`supernet recipe {name} --toml` prints one to start from) [default: {name}; with --resume the run's own]"
+        "{forms} (`supernet recipe {name} --toml` prints one to start from) [default: {name}, or uniform where edges or layers choose operators; with --resume the run's own]"
     )
 }
 
@@ -133,11 +133,12 @@ impl Arguments {
         let backend = self.compute.backend()?;
         let (space, start) = self.space_and_start(&backend)?;
         let recipe = self.recipe()?;
-        // an impossible rate is refused before anything is created
-        self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let catalogue = self.data.list()?;
         let space = start.space_for(space, catalogue.classes().len())?;
         catalogue.check_fits(&space)?;
+        let recipe = recipe.unwrap_or_else(|| Recipe::default_for(&space)).scaled(self.scale);
+        // an impossible rate is refused before anything is created
+        self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
         teacher.iter().try_for_each(|teacher| teacher.check_fits(&space))?;
         let latency_table = self.latency_table(&recipe, &space)?;
@@ -244,19 +245,20 @@ impl Arguments {
         self.room.check(&estimate, backend)
     }
 
-    /// The recipe of --recipe, that of the run to resume, or the default.
-    fn recipe(&self) -> anyhow::Result<Recipe> {
+    /// The recipe of --recipe, or that of the run to resume.
+    fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
         let of_run = RunFolder::recipe_of(&self.out).filter(|_| self.resume);
-        let recipe = match (&self.recipe, of_run) {
-            (Some(given), _) => recipe::open("--recipe", given)?,
-            (None, None) => Recipe::progressive(),
-            (None, Some(of_run)) if Recipe::names().any(|name| name == of_run) => Recipe::open(&of_run)?,
+        Ok(match (&self.recipe, of_run) {
+            (Some(given), _) => Some(recipe::open("--recipe", given)?),
+            (None, None) => None,
+            (None, Some(of_run)) if Recipe::names().any(|name| name == of_run) => {
+                Some(Recipe::open(&of_run)?)
+            }
             (None, Some(of_run)) => anyhow::bail!(
                 "--recipe: expected the file of the recipe {of_run}, which the run in {} follows",
                 self.out.display()
             ),
-        };
-        Ok(recipe.scaled(self.scale))
+        })
     }
 
     /// The recipe with the batch and learning rate of the flags; the batch has at most all images.

@@ -52,7 +52,7 @@ pub struct Arguments {
     /// Score each sub-network without training it, by one batch of --batch training images [default: 64]
     #[arg(long, conflicts_with_all = ["supernet", "recipe", "scale", "out", "fidelity", "checkpoint_seconds"])]
     zero_cost: bool,
-    /// Recipe of the training [default: the first of `supernet recipe --list`]
+    /// Recipe of the training [default: as that of `supernet train`]
     #[arg(long)]
     recipe: Option<String>,
     /// Multiply the epochs of every phase
@@ -191,7 +191,7 @@ impl Arguments {
         }
         let recipe = match &self.recipe {
             Some(given) => recipe::open("--recipe", given)?,
-            None => Recipe::progressive(),
+            None => Recipe::default_for(&space),
         };
         let recipe = recipe.scaled(self.scale);
         let recipe = recipe.with_batch(self.batch.unwrap_or(recipe.batch));

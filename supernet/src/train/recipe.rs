@@ -9,7 +9,7 @@ use std::path::Path;
 
 use network::data::{AugmentationSettings, Sampling};
 use serde::{Deserialize, Serialize};
-use space::{RESOLUTION, SearchSpace};
+use space::{FamilyName, RESOLUTION, SearchSpace};
 
 pub use built_in::BuiltIn;
 pub(super) use check::within;
@@ -175,6 +175,17 @@ impl Recipe {
     /// kernels, depths in two steps, widths in two steps; batch 64 in place of 2,048, rates scaled in proportion.
     pub fn progressive() -> Self {
         Self::open(built_in::BUILT_IN[0].name).expect("checked by a test")
+    }
+
+    /// The recipe that suits a space if none is given: `uniform` where edges or layers choose their operators, for the largest
+    /// of those networks is no teacher of the others, else `progressive`.
+    pub fn default_for(space: &SearchSpace) -> Self {
+        match space.family() {
+            FamilyName::DenseCell | FamilyName::SkipLayers => {
+                Self::open("uniform").expect("checked by a test")
+            }
+            _ => Self::progressive(),
+        }
     }
 
     /// The recipes that come with the tool.

@@ -66,8 +66,8 @@ impl ZeroCostTrials {
     /// Scores a sub-network with the weights and images of the request's seed; its fidelity is ignored.
     ///
     /// # Errors
-    /// If it does not lie in the space, there are fewer than two training images, or a score has no value: two images that look
-    /// alike to the sub-network, or numbers beyond f32.
+    /// If it does not lie in the space, there are fewer than two training images, or a score has no value: an output that no image
+    /// changes, two images that look alike to the sub-network, or numbers beyond f32.
     pub fn evaluate(&self, request: &TrialRequest) -> Result<ZeroCostScores> {
         let TrialRequest { arch, seed, .. } = request;
         self.space.check(arch)?;
@@ -140,6 +140,15 @@ impl Subject<'_> {
         let of_images =
             network.backward_to_images(&logits.ones_like()?, tape)?.expect("the tape reaches them");
         let rows = of_images.flatten_from(1)?.to_vec2::<f32>()?;
+        if rows.iter().flatten().all(|value| *value == 0.0) {
+            let place = format!("arch {}", self.arch);
+            return Err(Error::invalid(
+                place,
+                "zero-cost scores",
+                "an output that depends on the image",
+                "a constant",
+            ));
+        }
         let mut matrix = correlations(&rows);
         let len = rows.len();
         (0..len).for_each(|at| matrix[at * len + at] += LEAST_EIGENVALUE);
@@ -230,5 +239,16 @@ mod tests {
         let arch = sampler::smallest(&trials.space);
         let error = trials.evaluate(&TrialRequest { arch, fidelity: 1.0, seed: 0 }).expect_err("refused");
         assert!(error.to_string().contains("training images: expected at least 2"), "{error}");
+    }
+
+    #[test]
+    fn a_network_that_no_image_changes_has_no_scores() {
+        let trials = ZeroCostTrials { space: preset("tiny-cell").expect("a preset"), ..trials() };
+        for arch in ["r8:|none~0|+|none~0|none~1|", "r8:|none~0|+|none~0|nor_conv_3x3~1|"] {
+            let request = TrialRequest { arch: arch.parse().expect("an arch"), fidelity: 1.0, seed: 0 };
+            let error = trials.evaluate(&request).expect_err(arch).to_string();
+            let part = "zero-cost scores: expected an output that depends on the image, got a constant";
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

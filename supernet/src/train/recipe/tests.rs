@@ -349,3 +349,16 @@ fn recipes_of_one_phase_begin_with_the_classifier_of_the_largest() {
         assert_eq!(recipe.starting(false).phases.len(), 1);
     }
 }
+
+#[test]
+fn spaces_of_operators_have_a_default_of_their_own() {
+    for (name, recipe) in [
+        ("tiny", "progressive"),
+        ("tiny-choice", "progressive"),
+        ("tiny-cell", "uniform"),
+        ("nas-bench-201", "uniform"),
+        ("tiny-macro", "uniform"),
+    ] {
+        assert_eq!(Recipe::default_for(&preset(name).expect("a preset")).name, recipe, "{name}");
+    }
+}
