@@ -193,22 +193,20 @@ class DenseCell(Network):
 
 class SkipLayers(DenseCell):
     def logits(self, image):
-        """[C, H, W] -> [classes]. `r32:conv_3x3/avg_pool_3x3+0` is two layers; the first one's output is added to the second's."""
+        """[C, H, W] -> [classes]. `r32:conv_3x3/avg_pool_3x3+0` is two layers; the stem's output is added to the second's."""
         layers = [part.split("+") for part in self.config["arch"].split(":", 1)[1].split("/")]
         layers = [(name, [int(earlier) for earlier in added]) for name, *added in layers]
         self.numbers = {}
-        outputs, x = [], self.conv_norm(image, "first_conv", "none")
+        outputs = [self.conv_norm(image, "first_conv", "none")]
         for at, (name, added) in enumerate(layers):
             if at in self.space["layers"]["reductions"]:
-                read = {earlier for _, later in layers[at:] for earlier in later} | {at - 1}
+                read = {earlier for _, later in layers[at:] for earlier in later} | {at}
                 outputs = [self.reduction(output) if earlier in read else None for earlier, output in enumerate(outputs)]
-                x = outputs[-1]
-            x = self.operator(x, name)
+            x = self.operator(outputs[-1], name)
             for earlier in added:
                 x = x + outputs[earlier]
-            x = self.norm(x, f"layer_norm.{at}.bn", "none")
-            outputs.append(x)
-        return self.classifier(x.mean((1, 2), keepdims=True))
+            outputs.append(self.norm(x, f"{self.next_name('layer_norm')}.bn", "none") if at > 0 else x)
+        return self.classifier(outputs[-1].mean((1, 2), keepdims=True))
 
     def next_name(self, name):
         """Layers of an operator are numbered as they stand."""

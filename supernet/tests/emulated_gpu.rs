@@ -27,12 +27,13 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 /// Compares every layer of the small spaces' sub-networks, forward and backward.
 #[test]
 fn layers_by_themselves() {
-    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
+    // of a map of few values a sign may turn in bf16
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.15)];
     for (precision, bound) in precisions {
         let Some(gpu) = emulated_gpu(precision) else { return };
         let mut compared = 0;
         let mut worst = 0.0f64;
-        for name in ["tiny", "tiny-resnet", "tiny-spectrogram", "fashion"] {
+        for name in ["tiny", "tiny-resnet", "tiny-spectrogram", "tiny-cell", "tiny-macro", "fashion"] {
             let space = preset(name).expect("a preset");
             let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));

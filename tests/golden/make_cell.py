@@ -88,8 +88,8 @@ class Network(nn.Module):
 
 
 MACRO_IMAGES, MACRO_CHANNELS, HALVED_AFTER = (5, 2, 9, 7), 6, 2
-# operator and earlier layers that are added
-LAYERS = [("conv3", []), ("avg", [0]), ("sep3", [0]), ("max", [1, 2]), ("conv5", [0]), ("sep5", [])]
+# operator and outputs that are added: 0 is the stem's, 1 that of the first layer
+LAYERS = [("conv3", []), ("avg", [0]), ("sep3", [0, 1]), ("max", [1, 2]), ("conv5", [0]), ("sep5", [])]
 NAMES = {"conv3": "conv_3x3", "conv5": "conv_5x5", "sep3": "sep_conv_3x3", "sep5": "sep_conv_5x5", "avg": "avg_pool_3x3", "max": "max_pool_3x3"}
 
 
@@ -147,24 +147,25 @@ class Macro(nn.Module):
                 self.add_module(NAMES[name], nn.ModuleList([ConvNormRelu(channels, channels, int(name[4:]))]))
             if name.startswith("sep"):
                 self.add_module(NAMES[name], nn.ModuleList([Separable(channels, int(name[3:]))]))
-        self.layer_norm = nn.ModuleList(Plain(channels) for _ in LAYERS)
-        self.reduction = nn.ModuleList(Reduction(channels) for _ in range(HALVED_AFTER))
+        # the first layer has none
+        self.layer_norm = nn.ModuleList(Plain(channels) for _ in LAYERS[1:])
+        self.reduction = nn.ModuleList(Reduction(channels) for _ in range(HALVED_AFTER + 1))
         self.classifier = nn.Sequential(OrderedDict(linear=nn.Linear(channels, CLASSES)))
 
     def forward(self, x):
-        outputs, x = [], self.first_conv(x)
+        outputs = [self.first_conv(x)]
         for at, (name, added) in enumerate(LAYERS):
             if at == HALVED_AFTER:
                 outputs = [reduction(output) for reduction, output in zip(self.reduction, outputs)]
-                x = outputs[-1]
-            x = getattr(self, f"{NAMES[name]}_in")[0](x)
+            x = getattr(self, f"{NAMES[name]}_in")[0](outputs[-1])
             if name in ("avg", "max"):
                 x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if name == "avg" else F.max_pool2d(x, 3, 1, 1)
             else:
                 x = getattr(self, NAMES[name])[0](x)
-            x = self.layer_norm[at](x + sum(outputs[earlier] for earlier in added))
+            if at > 0:
+                x = self.layer_norm[at - 1](x + sum(outputs[earlier] for earlier in added))
             outputs.append(x)
-        return self.classifier(x.mean((2, 3)))
+        return self.classifier(outputs[-1].mean((2, 3)))
 
 
 def run(net, shape):

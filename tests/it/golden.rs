@@ -206,6 +206,6 @@ fn network_of_layers_with_skips() {
     let table = "[layers]\ncount = 6\nchannels = 6\noperator = [\"conv_5x5\", \"conv_3x3\", \"sep_conv_5x5\", \
         \"sep_conv_3x3\", \"avg_pool_3x3\", \"max_pool_3x3\"]\nconnection = [0, 1]\nreductions = [2]\n";
     let space = space_of_operators("skip-layers", "\"9x7\"", table);
-    let layers = "conv_3x3/avg_pool_3x3+0/sep_conv_3x3+0/max_pool_3x3+1+2/conv_5x5+0/sep_conv_5x5";
+    let layers = "conv_3x3/avg_pool_3x3+0/sep_conv_3x3+0+1/max_pool_3x3+1+2/conv_5x5+0/sep_conv_5x5";
     check_network(&space, &format!("r9x7:{layers}"), "macro.safetensors");
 }

@@ -77,7 +77,7 @@ pub enum Operator {
     },
     /// Mean over windows, padding `(kernel - 1) / 2`, which is not counted.
     AveragePool {
-        /// Side of the window, at least the stride.
+        /// Side of the window: odd, or the stride.
         kernel: usize,
         /// Stride.
         stride: usize,

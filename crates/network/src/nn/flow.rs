@@ -77,12 +77,12 @@ impl Flow {
 
     /// Through means over adjacent windows of this height and width; those at the edges over what they have.
     pub fn averaged(&self, size: [usize; 2]) -> Self {
-        self.meaned(size.map(|size| Span { size, step: size, padding: 0 }))
+        self.mean_over(size.map(|size| Span { size, step: size, padding: 0 }))
     }
 
     /// Through means over windows with padding `(kernel - 1) / 2`, over what of them lies in the map.
     pub fn average_pooled(&self, kernel: usize, stride: usize) -> Self {
-        self.meaned([Span { size: kernel, step: stride, padding: (kernel - 1) / 2 }; 2])
+        self.mean_over([Span { size: kernel, step: stride, padding: (kernel - 1) / 2 }; 2])
     }
 
     /// Through the mean of each map.
@@ -90,7 +90,7 @@ impl Flow {
         self.averaged([self.shape[1], self.shape[2]])
     }
 
-    fn meaned(&self, spans: [Span; 2]) -> Self {
+    fn mean_over(&self, spans: [Span; 2]) -> Self {
         let mean = |of: &[f64]| {
             each(self.through(spans), |at| {
                 let places = self.window(spans, at);
@@ -259,9 +259,9 @@ mod tests {
             }
             let pooled = Maps::of(&x).max_pool(stride);
             assert!(flow.max_pooled(stride).values.iter().zip(&pooled.values).all(|(a, b)| a == b));
-            let meaned = Maps::of(&x).average_pool(3, stride);
+            let pooled_mean = Maps::of(&x).average_pool(3, stride);
             let got = flow.average_pooled(3, stride);
-            assert!(got.values.iter().zip(&meaned.values).all(|(a, b)| (a - b).abs() < 1e-9));
+            assert!(got.values.iter().zip(&pooled_mean.values).all(|(a, b)| (a - b).abs() < 1e-9));
             let mean = Maps::of(&x).mean();
             assert!(flow.mean().values.iter().zip(&mean.values).all(|(a, b)| (a - b).abs() < 1e-9));
         }

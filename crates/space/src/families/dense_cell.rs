@@ -5,9 +5,9 @@
 //! earlier node; `none` is no edge. All cells of a network have the same operators, and each edge of each cell has its
 //! own weights for each operator. Between stages stands a residual block that halves the extent.
 //!
-//! Layers that nothing reads are not built: a node without an edge to the output, and its edges, are left out, so that
-//! neither parameters nor latency count what no output depends on. A node that is read but has no edge is zeros, and a
-//! convolution of zeros is still its batch norm's shift, as in the published networks.
+//! Layers that no other layer reads are not built: a node without a way to the output, and its edges, are left out. Published
+//! parameters count them; all others agree. A node that is read but has no edge is zeros of its cell's input, and a convolution
+//! of zeros is still its batch norm's shift, as in the published networks.
 //!
 //! A network's text is that of the benchmark: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|…|`, the edges of each node
 //! after the first, each with the node that it begins at.
@@ -30,7 +30,7 @@ use crate::value::Extent;
 
 /// Most nodes of a cell: with all operators its number of networks is beyond any count of tables.
 const MOST_NODES: usize = 8;
-/// Most values of the operator genes that decide whether one layer exists.
+/// Most combinations of operators that decide whether a layer exists, over all layers.
 const MOST_COMBINATIONS: u128 = 1 << 20;
 /// Most cells of a stage, and most stages.
 const MOST_CELLS: usize = 64;
@@ -54,7 +54,7 @@ impl CellFile {
     /// Checks each field, and that the tables of layers are small.
     pub(super) fn check(&self, door: &Door) -> Result<()> {
         door.within("cell.nodes", self.nodes, 2, MOST_NODES)?;
-        door.rising("cell.operator", &self.operator)?;
+        door.names_in_order("cell.operator", &self.operator, &CellOperator::ALL)?;
         if self.operator == [CellOperator::None] {
             return Err(Error::invalid(door.place, "cell.operator", "another operator too", "none alone"));
         }
@@ -63,22 +63,26 @@ impl CellFile {
         door.within("cell.cells", self.cells, 1, MOST_CELLS)?;
         let combinations = self.combinations();
         if combinations > MOST_COMBINATIONS {
-            let field = "cell: combinations of operators that decide whether a layer exists";
+            let field = "cell: combinations of operators that decide whether a layer exists, over all layers";
             let error =
                 Error::invalid(door.place, field, format!("at most {MOST_COMBINATIONS}"), combinations);
-            return Err(error.and_then_do("list fewer nodes or operators"));
+            return Err(error.and_then_do("list fewer nodes, operators, cells or stages"));
         }
         Ok(())
     }
 
-    /// Combinations of operators that decide an edge of the second node: its own, and those of all edges from its end on.
+    /// Combinations of the operators that decide each edge, over all operators, edges and cells: its own, and those of all
+    /// edges from its end on.
     fn combinations(&self) -> u128 {
         let operators = self.operator.len() as u128;
-        if !self.operator.contains(&CellOperator::None) {
-            return operators;
-        }
-        let later = self.nodes - 1; // the nodes after the input
-        operators.pow((1 + later * (later - 1) / 2) as u32)
+        let has_none = self.operator.contains(&CellOperator::None);
+        let of_edge = |to: usize| -> u128 {
+            let later = self.nodes - to; // the nodes from its end on
+            let edges = if has_none { 1 + later * (later - 1) / 2 } else { 1 };
+            operators.pow(edges as u32)
+        };
+        let of_cell: u128 = (1..self.nodes).map(|to| to as u128 * of_edge(to)).sum();
+        operators * of_cell * (self.channels.len() * self.cells) as u128
     }
 }
 

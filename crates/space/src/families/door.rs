@@ -9,7 +9,7 @@ use super::stages::{Choices, Stage};
 use crate::layer::LayerSpec;
 use crate::sampler::largest;
 use crate::search_space::SearchSpace;
-use crate::value::Extent;
+use crate::value::{Extent, Readable};
 
 /// Largest value that a size in a space may have: keeps products of sizes far from overflow.
 pub(super) const LARGEST: usize = 65_536;
@@ -73,6 +73,16 @@ impl Door<'_> {
             return Err(Error::invalid(self.place, field, "a rising list of choices", format!("{list:?}")));
         }
         self.within(&format!("{field} (number of choices)"), list.len(), 1, MOST_CHOICES)
+    }
+
+    /// A list of names in the order of `all`: not empty, without doubles.
+    pub fn names_in_order<T: PartialOrd + Readable>(&self, field: &str, list: &[T], all: &[T]) -> Result<()> {
+        if !list.is_empty() && list.windows(2).all(|pair| pair[0] < pair[1]) {
+            return Ok(());
+        }
+        let names = |list: &[T]| list.iter().map(|of| of.value().to_string()).collect::<Vec<_>>().join(", ");
+        let expected = format!("some of these in this order: {}", names(all));
+        Err(Error::invalid(self.place, field, expected, format!("[{}]", names(list))))
     }
 
     /// Tables too large for memory are a mistake, too. A layer is decided by the resolution, its block's choices, its

@@ -1,16 +1,17 @@
 //! Networks of layers that choose an operator and which earlier outputs are added to theirs: ENAS's macro space (Pham et
-//! al. 2018).
+//! al. 2018), connected as in its authors' code.
 //!
-//! An operator reads the output of the layer before. To what it makes the chosen earlier outputs are added one after the
-//! other, and a batch norm follows. After some layers the extent halves: then every output that a later layer reads goes
-//! through a factorised reduction of its own, which stands only where one does.
+//! An operator reads the output of the layer before. To what it makes the chosen outputs before that one are added one
+//! after the other, the stem's among them, and a batch norm follows; the first layer has neither. After some layers the
+//! extent halves: then every output that a later layer reads goes through a factorized reduction of its own, which stands
+//! only where one does.
 //!
 //! One meaning for the searched network and the one that is trained alone (the authors' code has two): separable
 //! convolutions are separable, pools pool, skips are added. A separable convolution has a batch norm after its depthwise
 //! convolution too.
 //!
-//! A network's text has a part for each layer: its operator and, after it, the earlier layers that are added, counted from
-//! 0. So `conv_3x3/max_pool_3x3+0/sep_conv_5x5+0+1` is three layers.
+//! A network's text has a part for each layer: its operator and, after it, the outputs that are added: 0 is the stem's, 1
+//! that of the first layer. So `conv_3x3/max_pool_3x3+0/sep_conv_5x5+0+1` is three layers.
 
 use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ pub(crate) struct LayersFile {
     pub channels: usize,
     /// Operators of a layer, in the order of [`LayerOperator::ALL`].
     pub operator: Vec<LayerOperator>,
-    /// Whether an earlier output is added: 0, 1 or either.
+    /// Whether an output is added: 0, 1 or either.
     pub connection: Vec<usize>,
     /// Numbers of layers after which the extent halves, rising.
     pub reductions: Vec<usize>,
@@ -118,14 +119,23 @@ impl LayersFile {
     pub(super) fn check(&self, door: &Door) -> Result<()> {
         door.within("layers.count", self.count, 1, MOST_LAYERS)?;
         door.within("layers.channels", self.channels, 2, LARGEST)?;
-        door.rising("layers.operator", &self.operator)?;
+        door.names_in_order("layers.operator", &self.operator, &LayerOperator::ALL)?;
         door.rising("layers.connection", &self.connection)?;
         self.connection.iter().try_for_each(|&choice| door.within("layers.connection", choice, 0, 1))?;
         if self.reductions.is_empty() {
             return Ok(());
         }
         door.rising("layers.reductions", &self.reductions)?;
-        let last = self.count.saturating_sub(1);
+        let last = self.count - 1;
+        if last == 0 {
+            let got = format!("{:?}", self.reductions);
+            return Err(Error::invalid(
+                door.place,
+                "layers.reductions",
+                "none in a network of one layer",
+                got,
+            ));
+        }
         self.reductions.iter().try_for_each(|&after| door.within("layers.reductions", after, 1, last))?;
         let after = self.count - self.reductions[0];
         if self.connection.len() > 1 && after > MOST_AFTER_REDUCTION {
@@ -141,7 +151,7 @@ impl LayersFile {
 #[derive(Clone, Debug)]
 struct LayerGenes {
     operator: Choice<LayerOperator>,
-    /// For each earlier layer, whether its output is added.
+    /// Whether the stem's output is added, and those of the layers but the one before.
     connections: Vec<Choice<usize>>,
 }
 
@@ -168,7 +178,7 @@ impl SkipLayers {
             let mut connections = Vec::with_capacity(at);
             for from in 0..at {
                 let name = format!("l{at}.from{from}");
-                let place = format!("layer {from} to layer {at}");
+                let place = format!("output {from} to layer {at}");
                 connections.push(list.choice(name, place, CONNECTION, &layers.connection, None));
             }
             genes.push(LayerGenes { operator, connections });
@@ -176,8 +186,9 @@ impl SkipLayers {
         (Self { space: file.name.clone(), ends, file: layers, genes }, list.finish())
     }
 
-    /// One layer: its operator on the output before it, the chosen outputs added, a batch norm.
-    fn layer(&self, b: &mut Builder<'_>, at: usize, before: &Port, outputs: &[Port]) -> Port {
+    /// One layer: its operator on the output before it, the chosen outputs added, a batch norm. The stem's is the first output.
+    fn layer(&self, b: &mut Builder<'_>, at: usize, outputs: &[Port]) -> Port {
+        let before = &outputs[at];
         let channels = || fixed(self.file.channels);
         let mut sum = b.one_of(self.genes[at].operator, |b, operator: LayerOperator| {
             let [name, input] = operator.names().map(|name| SlotName::numbered(name, at));
@@ -185,9 +196,12 @@ impl SkipLayers {
             let x = b.push(input, &[before], channels(), before.extent.clone(), |_| projection.clone());
             b.push(name, &[&x], channels(), before.extent.clone(), |_| operator.layer())
         });
+        if at == 0 {
+            return sum;
+        }
         for (from, &connection) in self.genes[at].connections.iter().enumerate() {
             let chosen = b.test(connection, |connection| connection > 0);
-            // pairs of layers are numbered row by row
+            // pairs of layer and output are numbered row by row
             let name = SlotName::numbered("sum", at * (at - 1) / 2 + from);
             let added = b.when(&chosen, |b| {
                 let inputs = [&sum, &outputs[from]];
@@ -203,15 +217,13 @@ impl SkipLayers {
 
     /// Halves the outputs so far, those that a later layer reads; the last is read in any case.
     fn reduce(&self, b: &mut Builder<'_>, reduction: usize, outputs: &mut [Port]) {
-        let made = outputs.len();
+        let last = outputs.len() - 1;
         for (from, output) in outputs.iter_mut().enumerate() {
-            let later = &self.genes[made..];
-            let reads: Vec<_> = later
-                .iter()
-                .map(|genes| b.test(genes.connections[from], |connection| connection > 0))
-                .collect();
-            let is_read = traced(|t| from + 1 == made || reads.iter().any(|reads| t.get(reads)));
-            let name = SlotName::numbered("reduction", reduction * self.file.count + from);
+            let later = self.genes[last..].iter().filter_map(|genes| genes.connections.get(from));
+            let reads: Vec<_> =
+                later.map(|&connection| b.test(connection, |connection| connection > 0)).collect();
+            let is_read = traced(|t| from == last || reads.iter().any(|reads| t.get(reads)));
+            let name = SlotName::numbered("reduction", reduction * (self.file.count + 1) + from);
             let half = output.through(2);
             let reduced = b.when(&is_read, |b| {
                 let operator = |_: &mut crate::trace::Trace| Operator::FactorizedReduction;
@@ -229,15 +241,14 @@ impl Family for SkipLayers {
         let stem = Operator::Stem { kernel: 3, stride: 1, activation: Activation::None };
         let extent = image.extent.clone();
         let mut x = b.push(SlotName::one("first_conv"), &[&image], fixed(channels), extent, |_| stem.clone());
-        let mut outputs: Vec<Port> = Vec::with_capacity(self.file.count);
+        let mut outputs = vec![x];
         for at in 0..self.file.count {
             if let Some(reduction) = self.file.reductions.iter().position(|after| *after == at) {
                 self.reduce(b, reduction, &mut outputs);
-                x = outputs[at - 1].clone();
             }
-            x = self.layer(b, at, &x, &outputs);
-            outputs.push(x.clone());
+            outputs.push(self.layer(b, at, &outputs));
         }
+        x = outputs.swap_remove(self.file.count);
         x = b.push(SlotName::one("pool"), &[&x], fixed(channels), fixed(Extent::ONE), |_| Operator::Pool);
         b.push(SlotName::one("classifier"), &[&x], fixed(self.ends.classes), fixed(Extent::ONE), |_| {
             Operator::Classifier
@@ -278,8 +289,9 @@ impl Words for SkipLayers {
             let mut added = vec![0; at];
             for word in words {
                 let from = word.parse().ok().filter(|from: &usize| *from < at).ok_or_else(|| {
-                    let field = format!("layer {at}: earlier layers after +");
-                    Error::invalid(place, field, format!("numbers below {at}"), format!("`{word}`"))
+                    let field = format!("layer {at}: outputs after +");
+                    let expected = if at == 0 { "none".to_string() } else { format!("numbers below {at}") };
+                    Error::invalid(place, field, expected, format!("`{word}`"))
                 })?;
                 added[from] = 1;
             }
@@ -310,14 +322,14 @@ impl Words for SkipLayers {
         let halved = if after.is_empty() {
             String::new()
         } else {
-            format!("; the extent halves after {} of them", after.join(" and "))
+            format!("; the extent halves after {} of them", after.join(", "))
         };
         let mut lines = vec![
             format!("{count} layers of {channels} channels{halved}"),
             format!("operator: {}", list(self.genes[0].operator.gene())),
         ];
         if let Some(connection) = self.genes.get(1).and_then(|genes| genes.connections.first()) {
-            lines.push(format!("connection from each earlier layer: {}", list(connection.gene())));
+            lines.push(format!("connection from each output before the last: {}", list(connection.gene())));
         }
         lines
     }

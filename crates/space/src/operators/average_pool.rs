@@ -23,7 +23,11 @@ pub(super) fn read(key: &[&str]) -> Option<Parsed> {
     let ["avgpool", kernel, rest @ ..] = key else { return None };
     let (stride, rest) = words::optional_stride(rest)?;
     let [channels] = rest else { return None };
-    let kernel = words::window(kernel).filter(|kernel| *kernel >= stride)?;
+    // around a place, or adjacent
+    let kernel = words::window(kernel).filter(|kernel| kernel % 2 == 1 || *kernel == stride)?;
+    if kernel < stride {
+        return None;
+    }
     let operator = Operator::AveragePool { kernel, stride };
     Some(Parsed { name: "avg_pool.0", operator, channels: [words::channels(channels)?; 2] })
 }

@@ -14,6 +14,11 @@ impl Form for Norm {
         format!("norm {} {}", maps.input.channels, self.activation)
     }
 
+    /// In place where the input ends here.
+    fn peak(&self, maps: Maps, kept: bool) -> usize {
+        maps.output.len() + if kept { maps.input.len() } else { 0 }
+    }
+
     fn weights(&self, maps: Maps, list: &mut WeightList) {
         list.batch_norm("", maps.input.channels);
     }

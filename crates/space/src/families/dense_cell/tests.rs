@@ -62,6 +62,9 @@ fn nas_bench_201_is_as_published() {
     assert_eq!(params(&all("none")), 73_306);
     assert_eq!(params(&all("nor_conv_3x3")), 1_531_546);
     assert_eq!(params(&all("nor_conv_1x1")), 241_306);
+    // published are 802,426, with convolutions that nothing reads
+    let unread = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|none~0|none~1|none~2|";
+    assert_eq!(params(unread), 73_306);
     let largest = sampler::largest(&space);
     assert_eq!(largest.choices(), all("nor_conv_3x3"));
     assert_eq!(sampler::smallest(&space).choices(), all("none"));
@@ -90,15 +93,19 @@ fn tables_of_layers_are_right() {
         let arch = space.arch(&row);
         assert_eq!(space.row(&arch.to_string().parse().expect("its text")).expect("legal"), row);
         let lowered = space.lower_row(&row);
-        let there: Vec<String> = index
-            .slots()
-            .iter()
-            .filter_map(|slot| index.at(slot, &row).map(|layer| (slot, layer)))
-            .map(|(slot, layer)| format!("{} {:?}", slot.name, layer.operator))
+        let there = index.slots().iter().filter_map(|slot| index.at(slot, &row).map(|layer| (slot, layer)));
+        let there: Vec<_> = there
+            .map(|(slot, layer)| (slot.name.to_string(), layer.operator.clone(), layer.input, layer.output))
             .collect();
-        let expected: Vec<String> =
-            lowered.iter().map(|layer| format!("{} {:?}", layer.shared_name(), layer.operator)).collect();
+        let expected: Vec<_> = lowered
+            .iter()
+            .map(|layer| (layer.shared_name(), layer.operator.clone(), layer.input, layer.output))
+            .collect();
         assert_eq!(there, expected, "{arch}");
+        for layer in &lowered[1..] {
+            let made = layer.inputs.iter().flatten().map(|input| lowered[*input].output);
+            assert!(made.into_iter().all(|made| made == layer.input), "{arch}: {layer}");
+        }
         let mut read = vec![false; lowered.len()];
         lowered.iter().flat_map(|layer| layer.inputs.iter().flatten()).for_each(|input| read[*input] = true);
         assert_eq!(
@@ -130,11 +137,19 @@ fn broken_spaces_are_refused_with_the_field() {
     let good = include_str!("../../presets/tiny-cell.toml");
     for (from, to, field) in [
         ("nodes = 3", "nodes = 1", "cell.nodes: expected 2 to 8, got 1"),
-        ("nodes = 3", "nodes = 7", "decide whether a layer exists: expected at most 1048576"),
+        (
+            "nodes = 3",
+            "nodes = 7",
+            "decide whether a layer exists, over all layers: expected at most 1048576",
+        ),
         ("channels = [8, 16]", "channels = []", "cell.channels (number of stages): expected 1 to 6, got 0"),
         ("channels = [8, 16]", "channels = [8, 0]", "cell.channels: expected 1 to 65536, got 0"),
         ("cells = 1", "cells = 0", "cell.cells: expected 1 to 64, got 0"),
-        ("\"skip_connect\", \"none\"", "\"none\", \"skip_connect\"", "cell.operator: expected a rising list"),
+        (
+            "\"skip_connect\", \"none\"",
+            "\"none\", \"skip_connect\"",
+            "cell.operator: expected some of these in this order: nor_conv_5x5, nor_conv_3x3, nor_conv_1x1",
+        ),
         ("\"none\"", "\"sep\"", "unknown variant `sep`"),
         (
             "dropout = 0.0",
