@@ -4,8 +4,7 @@
 //! for both, so the tests on the host cover everything but the hardware. How work is cut and the order of every sum depend
 //! on sizes alone: no atomics, the same bits on every GPU of one kind.
 //!
-//! A step uses none of candle's own CUDA kernels, but in a factorized reduction, which samples and joins maps with them: every other
-//! copy, cast and sum is one of these. A kernel that moves memory starts
+//! A step uses none of candle's own CUDA kernels: every copy, cast and sum is one of these. A kernel that moves memory starts
 //! several reads of 16 bytes per thread before it uses the first, where rows allow it, else eight reads of single values; sizes
 //! decide which.
 

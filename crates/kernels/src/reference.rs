@@ -371,7 +371,7 @@ pub mod dense {
 
 /// Pooling over windows.
 pub mod pool {
-    use crate::cpu::pool::Pool;
+    use crate::cpu::pool::{Pool, Sampling};
 
     /// Places in the map that a window covers, row by row.
     fn window(pool: &Pool, map: usize, oy: usize, ox: usize) -> Vec<usize> {
@@ -407,6 +407,32 @@ pub mod pool {
     pub fn max_backward(pool: &Pool, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         dx.fill(0.0);
         for_each_window(pool, dy.len(), |at, window| dx[greatest(x, &window)] += dy[at]);
+    }
+
+    /// For each place of the output, the place of the input that it is sampled from, if that lies in the map.
+    fn sampled(sampling: &Sampling, outputs: usize) -> impl Iterator<Item = Option<usize>> {
+        let Sampling { height, width, first } = *sampling;
+        let [out_height, out_width] = [sampling.out_height(), sampling.out_width()];
+        (0..outputs).map(move |at| {
+            let [y, x] = [2 * (at / out_width % out_height) + first, 2 * (at % out_width) + first];
+            (y < height && x < width).then(|| (at / out_width / out_height * height + y) * width + x)
+        })
+    }
+
+    /// y = every second place.
+    pub fn sample(sampling: &Sampling, x: &[f32], y: &mut [f32]) {
+        let places = sampled(sampling, y.len());
+        y.iter_mut().zip(places).for_each(|(y, place)| *y = place.map_or(0.0, |place| x[place]));
+    }
+
+    /// dx: each dy at the place that it was sampled from.
+    pub fn sample_backward(sampling: &Sampling, dy: &[f32], dx: &mut [f32]) {
+        dx.fill(0.0);
+        for (dy, place) in dy.iter().zip(sampled(sampling, dy.len())) {
+            if let Some(place) = place {
+                dx[place] = *dy;
+            }
+        }
     }
 
     /// y = mean of each window's values inside the map.

@@ -152,6 +152,75 @@ pub fn average_backward(_isa: Isa, pool: &Pool, dy: &[f32], dx: &mut [f32]) {
     });
 }
 
+/// Every second place of planes in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Height of the input map.
+    pub height: usize,
+    /// Width of the input map.
+    pub width: usize,
+    /// The first place in both directions: 0 or 1.
+    pub first: usize,
+}
+
+impl Sampling {
+    /// Height of the output map; a place beyond the input map is 0.
+    pub fn out_height(&self) -> usize {
+        self.height.div_ceil(2)
+    }
+
+    /// Width of the output map.
+    pub fn out_width(&self) -> usize {
+        self.width.div_ceil(2)
+    }
+
+    fn planes(&self) -> [usize; 2] {
+        [self.height * self.width, self.out_height() * self.out_width()]
+    }
+}
+
+/// The sampled places.
+///
+/// # Shapes
+/// `x` `[planes, H, W]` to `y` `[planes, H / 2, W / 2]`, rounded up.
+pub fn sample(_isa: Isa, sampling: &Sampling, x: &[f32], y: &mut [f32]) {
+    let [plane, out_plane] = sampling.planes();
+    assert_eq!(x.len() * out_plane, y.len() * plane);
+    let &Sampling { height, width, first } = sampling;
+    for_each_group(y, out_plane, plane + out_plane, |group, y| {
+        for (index, y) in y.chunks_mut(out_plane).enumerate() {
+            let x = &x[(group + index) * plane..][..plane];
+            for (row, y) in y.chunks_mut(sampling.out_width()).enumerate() {
+                let from = 2 * row + first;
+                let x = if from < height { &x[from * width..][..width] } else { &[] };
+                let places = x.get(first..).unwrap_or_default().iter().step_by(2);
+                let beyond = std::iter::repeat(&0.0);
+                y.iter_mut().zip(places.chain(beyond)).for_each(|(y, x)| *y = *x);
+            }
+        }
+    });
+}
+
+/// The gradient of [`sample`]'s input: 0 where nothing was sampled.
+///
+/// # Shapes
+/// `dy` `[planes, H / 2, W / 2]`, rounded up, to `dx` `[planes, H, W]`.
+pub fn sample_backward(_isa: Isa, sampling: &Sampling, dy: &[f32], dx: &mut [f32]) {
+    let [plane, out_plane] = sampling.planes();
+    assert_eq!(dx.len() * out_plane, dy.len() * plane);
+    let &Sampling { width, first, .. } = sampling;
+    for_each_group(dx, plane, plane + out_plane, |group, dx| {
+        for (index, dx) in dx.chunks_mut(plane).enumerate() {
+            let dy = &dy[(group + index) * out_plane..][..out_plane];
+            dx.fill(0.0);
+            for (row, dx) in dx.chunks_mut(width).skip(first).step_by(2).enumerate() {
+                let dy = &dy[row * sampling.out_width()..];
+                dx.iter_mut().skip(first).step_by(2).zip(dy).for_each(|(dx, dy)| *dx = *dy);
+            }
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{assert_close, garbage, on_every_isa, values};
@@ -213,5 +282,32 @@ mod tests {
         let average =
             |pool: &Pool, _: &[f32], dy: &[f32], dx: &mut [f32]| reference::average_backward(pool, dy, dx);
         check(|isa, pool, _, dy, dx| average_backward(isa, pool, dy, dx), average, true);
+    }
+
+    #[test]
+    fn sampling_and_its_gradient_agree_with_the_reference() {
+        for [planes, height, width] in [[1, 1, 1], [3, 7, 5], [2, 8, 6], [5, 1, 4], [64, 28, 28], [2, 9, 33]]
+        {
+            for first in [0, 1] {
+                let sampling = Sampling { height, width, first };
+                let [plane, out_plane] = sampling.planes();
+                let x = values(planes * plane, 1);
+                let dy = values(planes * out_plane, 2);
+                let mut y = garbage(dy.len());
+                let mut dx = garbage(x.len());
+                reference::sample(&sampling, &x, &mut y);
+                reference::sample_backward(&sampling, &dy, &mut dx);
+                on_every_isa(
+                    |isa| {
+                        let mut y = garbage(dy.len());
+                        let mut dx = garbage(x.len());
+                        sample(isa, &sampling, &x, &mut y);
+                        sample_backward(isa, &sampling, &dy, &mut dx);
+                        [y, dx].concat()
+                    },
+                    |isa, got| assert_close(got, &[&y[..], &dx].concat(), &(isa, sampling)),
+                );
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::gpu::{Gpu, contiguous, kept_as, numbers};
 use super::planes::BiasLaunches;
 use super::{ActivationStorage, Launch, Place, RowSizes, depthwise, planes, pool, splits};
 use crate::cpu::depthwise::DepthwiseShape;
-use crate::cpu::pool::Pool;
+use crate::cpu::pool::{Pool, Sampling};
 use crate::ops::BatchNormBackward;
 use crate::{BatchNormAffine, ChainKept, ChainOutputGradient, DepthwiseChain};
 use space::Activation;
@@ -326,5 +326,15 @@ impl Gpu {
     /// The gradient of [`Gpu::average_pool`]'s input, which has this shape.
     pub fn average_pool_backward(&self, dy: &Tensor, pool: &Pool, input: &[usize; 4]) -> Result<Tensor> {
         self.fill([dy], input, |[dy], dx| pool::average_backward(pool, input[0] * input[1], dy, dx))
+    }
+
+    /// Every second place.
+    pub fn sample(&self, x: &Tensor, sampling: &Sampling, out: &[usize; 4]) -> Result<Tensor> {
+        self.fill([x], out, |[x], y| pool::sample(sampling, out[0] * out[1], x, y))
+    }
+
+    /// The gradient of [`Gpu::sample`]'s input, which has this shape.
+    pub fn sample_backward(&self, dy: &Tensor, sampling: &Sampling, input: &[usize; 4]) -> Result<Tensor> {
+        self.fill([dy], input, |[dy], dx| pool::sample_backward(sampling, input[0] * input[1], dy, dx))
     }
 }

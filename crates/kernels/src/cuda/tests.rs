@@ -1,6 +1,7 @@
 //! Every kernel, compiled for the host and compared with the reference.
 
 mod host;
+mod pools;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -9,15 +10,12 @@ use host::{Host, Values, place};
 
 use super::batch_norm::{BatchNormBackwardPlaces, BatchNormLaunches, add_row_sums};
 use super::planes::BiasLaunches;
-use super::{
-    ActivationStorage, Launch, Place, RowSizes, chain, dense, depthwise, planes, pool, splits, training,
-};
+use super::{ActivationStorage, Launch, Place, RowSizes, chain, dense, depthwise, planes, splits, training};
 use crate::cpu;
 use crate::cpu::batch_norm::{Affine, BatchNormSlices};
 use crate::cpu::dense::PatchShape;
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::planes::BiasActivation;
-use crate::cpu::pool::Pool;
 use crate::cpu::testing::values;
 use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::reference;
@@ -619,40 +617,6 @@ fn copies_of_views() {
         (0..count).for_each(|index| expected[at(index)] += more[index]);
         host.run(ActivationStorage::F32, [planes::add_to_view(place(&mut sums), &view, place(&mut more))]);
         judge.close(ActivationStorage::F32, &sums, &expected, &view);
-    }
-}
-
-#[test]
-fn pools() {
-    let Some(host) = Host::get() else { return };
-    let mut judge = Judge::new("pools");
-    for (side, stride, padding) in [(3, 2, 1), (2, 2, 0), (3, 1, 1), (1, 1, 0)] {
-        for (maps, height, width) in [(1, 1, 1), (3, 7, 4), (2, 16, 15), (2, 56, 56)] {
-            for storage in BOTH {
-                let shape = Pool { height, width, side, stride, padding };
-                let len = maps * height * width;
-                let out = maps * shape.out_height() * shape.out_width();
-                let (mut x, xs) = input(storage, len, 1);
-                let (mut dy, dys) = input(storage, out, 2);
-                let x = x.place();
-                let dy = dy.place();
-                let case = (storage, shape, maps);
-                let mut checks = LaunchChecks { judge: &mut judge, host, storage, case: &case };
-                use reference::pool as naive;
-                checks.check(out, |y| pool::max(&shape, maps, x, y), |y| naive::max(&shape, &xs, y));
-                checks.check(out, |y| pool::average(&shape, maps, x, y), |y| naive::average(&shape, &xs, y));
-                checks.check(
-                    len,
-                    |dx| pool::max_backward(&shape, maps, [x, dy], dx),
-                    |dx| naive::max_backward(&shape, &xs, &dys, dx),
-                );
-                checks.check(
-                    len,
-                    |dx| pool::average_backward(&shape, maps, dy, dx),
-                    |dx| naive::average_backward(&shape, &dys, dx),
-                );
-            }
-        }
     }
 }
 

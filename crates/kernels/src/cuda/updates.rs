@@ -40,6 +40,19 @@ impl Gpu {
         self.copy(x, ActivationStorage::of(x)?)
     }
 
+    /// The rows of two tensors of one storage, one after the other; `shape` is that of both.
+    pub fn join(&self, first: &Tensor, second: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let storage = ActivationStorage::of(first)?;
+        let out = self.unfilled(shape, storage)?;
+        let to = contiguous(&out)?;
+        let (copying, launched) = planes::copying(storage, storage);
+        for (part, place) in [(first, to.place), (second, to.offset(first.elem_count()))] {
+            let from = kept_as(part, storage)?;
+            self.run(launched, [planes::copy(from, &strided(part)?, place, copying)])?;
+        }
+        Ok(out)
+    }
+
     /// A contiguous copy of a view, in the given storage.
     pub fn copy(&self, view: &Tensor, target: ActivationStorage) -> Result<Tensor> {
         let from = spot(view)?;

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::{Backend, Op, Window, on_gpu, run};
-use crate::cpu::pool::Pool;
+use crate::cpu::pool::{Pool, Sampling};
 
 /// The pooling of maps `[C, N, H, W]`.
 fn pool_of(maps: &[usize], [side, stride, padding]: [usize; 3]) -> Result<(Pool, [usize; 4])> {
@@ -13,6 +13,16 @@ fn pool_of(maps: &[usize], [side, stride, padding]: [usize; 3]) -> Result<(Pool,
     }
     let pool = Pool { height, width, side, stride, padding };
     Ok((pool, [channels, images, pool.out_height(), pool.out_width()]))
+}
+
+/// The sampling of maps `[C, N, H, W]`, and the shape of what it gives.
+fn sampling_of(maps: &[usize], first: usize) -> Result<(Sampling, [usize; 4])> {
+    let &[channels, images, height, width] = maps else { bail!("sample: expected maps, got {maps:?}") };
+    if first > 1 {
+        bail!("sample: expected the first place to be 0 or 1, got {first}");
+    }
+    let sampling = Sampling { height, width, first };
+    Ok((sampling, [channels, images, sampling.out_height(), sampling.out_width()]))
 }
 
 /// Side and padding of the windows of a maximum.
@@ -90,6 +100,39 @@ impl Backend {
         });
         self.compute(Op::new("average pool backward"), [dy], &input, |[dy], dx| {
             run!(self, pool::average_backward(&pool, dy.contiguous()?, dx));
+            Ok(())
+        })
+    }
+
+    /// Every second place in both directions from `first`, 0 or 1, on; a place beyond the map is 0.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
+    ///
+    /// # Errors
+    /// If the tensor is not contiguous.
+    pub fn sample(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        let (sampling, maps) = sampling_of(x.dims(), first)?;
+        on_gpu!(self, Op::new("sample"), [x], gpu => gpu.sample(x, &sampling, &maps));
+        self.compute(Op::new("sample"), [x], &maps, |[x], y| {
+            run!(self, pool::sample(&sampling, x.contiguous()?, y));
+            Ok(())
+        })
+    }
+
+    /// The gradient of [`Backend::sample`]'s input, whose maps are `height` x `width`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn sample_backward(&self, dy: &Tensor, first: usize, [height, width]: [usize; 2]) -> Result<Tensor> {
+        let input = [dy.dim(0)?, dy.dim(1)?, height, width];
+        let (sampling, maps) = sampling_of(&input, first)?;
+        if dy.dims() != maps {
+            bail!("sample_backward: {:?} for {input:?}", dy.dims());
+        }
+        on_gpu!(self, Op::new("sample backward"), [dy], gpu => gpu.sample_backward(dy, &sampling, &input));
+        self.compute(Op::new("sample backward"), [dy], &input, |[dy], dx| {
+            run!(self, pool::sample_backward(&sampling, dy.contiguous()?, dx));
             Ok(())
         })
     }

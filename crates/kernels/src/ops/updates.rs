@@ -99,6 +99,26 @@ impl Backend {
         })
     }
 
+    /// The rows of two contiguous tensors, one after the other: `[R, …]`, `[R', …] -> [R + R', …]`.
+    ///
+    /// # Errors
+    /// If their rows differ in shape.
+    pub fn join(&self, first: &Tensor, second: &Tensor) -> Result<Tensor> {
+        if first.dims().get(1..) != second.dims().get(1..) || first.rank() == 0 {
+            bail!("join: rows of {:?} and {:?}", first.dims(), second.dims());
+        }
+        let mut shape = first.dims().to_vec();
+        shape[0] += second.dim(0)?;
+        on_gpu!(self, Op::new("join"), [first, second], gpu => gpu.join(first, second, &shape));
+        self.compute(Op::new("join"), [first, second], shape, |[first, second], joined| {
+            let first = first.contiguous()?;
+            let (head, tail) = joined.split_at_mut(first.len());
+            head.copy_from_slice(first);
+            tail.copy_from_slice(second.contiguous()?);
+            Ok(())
+        })
+    }
+
     /// The sum of at least one tensor, all contiguous and of one shape; they are added in their order.
     ///
     /// # Errors

@@ -96,7 +96,7 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
         }
         Operator::Classifier => Box::new(classifier::Classifier::new(spec, source)?),
         Operator::Sum { .. } => Box::new(sum::Sum::new(source)),
-        Operator::Zero => Box::new(zero::Zero),
+        Operator::Zero => Box::new(zero::Zero::new(source)),
         Operator::FactorizedReduction => {
             Box::new(factorized_reduction::FactorizedReduction::new(spec, source)?)
         }

@@ -122,3 +122,34 @@ KERNEL average_pool_backward(const value_t *dy, value_t *dx, Pool pool, long lon
     }
 }
 EXPORT(average_pool_backward)
+
+struct Sampling {
+    int height, width, out_height, out_width, first;
+};
+
+KERNEL sample(const value_t *x, value_t *y, Sampling sampling, long long count) {
+    EACH_THREAD {
+        long long at = BLOCK * THREADS + thread;
+        if (at < count) {
+            Place place = place_of(at, sampling.out_height, sampling.out_width);
+            int row = 2 * place.y + sampling.first, column = 2 * place.x + sampling.first;
+            int inside = row < sampling.height && column < sampling.width;
+            store(y, at, inside ? load(x, (place.map * sampling.height + row) * sampling.width + column) : 0.0f);
+        }
+    }
+}
+EXPORT(sample)
+
+KERNEL sample_backward(const value_t *dy, value_t *dx, Sampling sampling, long long count) {
+    EACH_THREAD {
+        long long at = BLOCK * THREADS + thread;
+        if (at < count) {
+            Place place = place_of(at, sampling.height, sampling.width);
+            int row = place.y - sampling.first, column = place.x - sampling.first;
+            int sampled = row >= 0 && column >= 0 && row % 2 == 0 && column % 2 == 0;
+            long long from = (place.map * sampling.out_height + row / 2) * sampling.out_width + column / 2;
+            store(dx, at, sampled ? load(dy, from) : 0.0f);
+        }
+    }
+}
+EXPORT(sample_backward)

@@ -39,36 +39,14 @@ impl FactorizedReduction {
     }
 }
 
-/// Every second place in both directions from `first` on; a place beyond the map is 0.
-///
-/// # Shapes
-/// `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
-fn sampled(x: &Tensor, first: usize) -> candle_core::Result<Tensor> {
-    let (channels, images, height, width) = x.dims4()?;
-    let x = x.pad_with_zeros(2, 0, height % 2)?.pad_with_zeros(3, 0, width % 2)?;
-    let [height, width] = [height.div_ceil(2), width.div_ceil(2)];
-    let x = x.reshape(&[channels, images, height, 2, width, 2][..])?;
-    x.narrow(3, first, 1)?.narrow(5, first, 1)?.contiguous()?.reshape((channels, images, height, width))
-}
-
-/// The gradient of [`sampled`]'s input, which has this height and width.
-fn spread(dy: &Tensor, first: usize, [height, width]: [usize; 2]) -> candle_core::Result<Tensor> {
-    let (channels, images, rows, columns) = dy.dims4()?;
-    let dx = dy.reshape(&[channels, images, rows, 1, columns, 1][..])?;
-    let dx = dx.pad_with_zeros(3, first, 1 - first)?.pad_with_zeros(5, first, 1 - first)?;
-    let dx = dx.reshape((channels, images, 2 * rows, 2 * columns))?;
-    dx.narrow(2, 0, height)?.narrow(3, 0, width)?.contiguous()
-}
-
 impl Layer for FactorizedReduction {
     /// `[C, N, H, W] -> [C', N, H/2, W/2]`.
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let x = only(inputs);
-        let mut parts = Vec::with_capacity(2);
-        for (first, convolution) in self.convolutions.iter().enumerate() {
-            parts.push(convolution.forward(&sampled(x, first)?, pass)?);
-        }
-        self.norm.forward(Tensor::cat(&parts, 0)?, None, pass)
+        let [even, odd] = &self.convolutions;
+        let even = even.forward(&self.backend.sample(x, 0)?, pass)?;
+        let odd = odd.forward(&self.backend.sample(x, 1)?, pass)?;
+        self.norm.forward(self.backend.join(&even, &odd)?, None, pass)
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
@@ -78,7 +56,7 @@ impl Layer for FactorizedReduction {
         let mut sum: Option<Tensor> = None;
         for (first, convolution) in self.convolutions.iter().enumerate().rev() {
             let d = given(convolution.backward(&parts[first], tape)?)?;
-            let d = spread(&d, first, self.extent)?;
+            let d = self.backend.sample_backward(&d, first, self.extent)?;
             match &sum {
                 Some(sum) => self.backend.add_assign(sum, &d)?,
                 None => sum = Some(d),
@@ -107,11 +85,10 @@ struct Folded([Product; 2]);
 
 impl FoldedLayer for Folded {
     fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
-        let mut parts = Vec::with_capacity(2);
-        for (first, product) in self.0.iter().enumerate() {
-            parts.push(product.maps(&sampled(only(inputs), first)?, backend)?);
-        }
-        Ok(Tensor::cat(&parts, 0)?)
+        let [even, odd] = &self.0;
+        let even = even.maps(&backend.sample(only(inputs), 0)?, backend)?;
+        let odd = odd.maps(&backend.sample(only(inputs), 1)?, backend)?;
+        Ok(backend.join(&even, &odd)?)
     }
 }
 
