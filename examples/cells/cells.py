@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tiny"))
-from estimators import SCORES, SUPERNET, evaluated, interval, kendall, seconds_each  # noqa: E402
+from estimators import SCORES, SUPERNET, evaluated, interval, kendall  # noqa: E402
 
 FASHION = Path(os.environ.get("FASHION", "/usr/share/datasets/fashion-mnist"))
 EPOCHS = float(os.environ.get("EPOCHS", "60"))
@@ -97,29 +97,43 @@ def read(path):
         return {row["arch"]: row for row in csv.DictReader(file)}
 
 
-def table(out, published):
-    truth = read(out / "alone.csv")
-    known = {text_of(code): code for code in chosen() if text_of(code) in truth}
-    rows = []
-    for name, columns in (("shared", ["top1", "loss"]), ("scores", SCORES)):
+def columns(out):
+    """What cells are ranked by: a name, and the value of each cell by its text."""
+    for name, of in (("shared", ["top1", "loss"]), ("scores", SCORES)):
         path = out / f"{name}.csv"
         if path.exists():
-            of = read(path)
-            rows += [(f"{name}: {column}", [(-1 if column == "loss" else 1) * float(of[text][column]) for text in known])
-                     for column in columns]
-    if published:
-        with open(published) as file:
+            rows = read(path)
+            for column in of:
+                sign = -1 if column == "loss" else 1
+                yield f"{name}: {column}", {text: sign * float(row[column]) for text, row in rows.items()}
+
+
+def tau(values, truth):
+    """Kendall's tau over the cells that have both, with its interval."""
+    both = [text for text in values if text in truth]
+    pair = [values[text] for text in both], [truth[text] for text in both]
+    low, high = interval(*pair, random.Random(0))
+    return f"{kendall(*pair):.2f} ({low:.2f} to {high:.2f})"
+
+
+def table(out, csv_file):
+    alone = {text: float(row["top1"]) for text, row in read(out / "alone.csv").items()}
+    rows = list(columns(out))
+    published = {}
+    if csv_file:
+        with open(csv_file) as file:
             accuracies = {row["cell"]: float(row["c10_test200"]) for row in csv.DictReader(file)}
-        rows.append(("published, CIFAR-10, 200 epochs", [accuracies[code] for code in known.values()]))
-    top1 = [float(truth[text]["top1"]) for text in known]
-    print(f"{len(known)} cells alone, 12 epochs: top-1 {100 * min(top1):.2f} to {100 * max(top1):.2f} %, "
-          f"{seconds_each(out / 'alone.csv', len(known)):.0f} CPU s each\n")
-    print("| rank by | Kendall tau with top-1 alone, 95 % | top-1 alone of its best, % |\n|---|---|---|")
+        published = {text_of(code): accuracies[code] for code in chosen()}
+        rows.append(("published, CIFAR-10, 200 epochs", published))
+    spent = out / "alone.cpu"
+    seconds = f", {float(spent.read_text()) / len(alone):.0f} CPU s each" if spent.exists() else ""
+    low, high = min(alone.values()), max(alone.values())
+    print(f"{len(alone)} cells alone, 12 epochs: top-1 {100 * low:.2f} to {100 * high:.2f} %{seconds}\n")
+    print(f"| rank by | Kendall tau with top-1 alone ({len(alone)} cells), 95 % | with published accuracy ({len(published)} cells) |")
+    print("|---|---|---|")
     for name, values in rows:
-        low, high = interval(values, top1, random.Random(0))
-        firsts = [top for value, top in zip(values, top1) if value == max(values)]
-        best = sum(firsts) / len(firsts)
-        print(f"| {name} | {kendall(values, top1):.2f} ({low:.2f} to {high:.2f}) | {100 * best:.2f} |")
+        beside = tau(values, published) if published and values is not published else ""
+        print(f"| {name} | {tau(values, alone)} | {beside} |")
 
 
 def main():

@@ -158,11 +158,13 @@ fn text(explanation: &Explanation, found: &Found) -> String {
     let Explanation { best, choices, layers, nearest, relaxed, largest } = explanation;
     let mut lines = vec![format!("arch          {}", best.arch)];
     let accuracy = &best.metrics[TOP1];
+    // an interval of predictions may reach beyond what an accuracy can be
+    let per_cent = |share: f64| 100.0 * share.clamp(0.0, 1.0);
     let interval = match (accuracy.low, accuracy.high) {
-        (Some(low), Some(high)) => format!(", {:.2} to {:.2} %", 100.0 * low, 100.0 * high),
+        (Some(low), Some(high)) => format!(", {:.2} to {:.2} %", per_cent(low), per_cent(high)),
         _ => String::new(),
     };
-    lines.push(format!("accuracy      {:.2} % expected{interval}", 100.0 * accuracy.mean));
+    lines.push(format!("accuracy      {:.2} % expected{interval}", per_cent(accuracy.mean)));
     if found.evaluator.is_some() || !found.evaluated.is_empty() {
         lines.push(
             "              it was found by evaluations; the differences below are predictions".to_string(),
