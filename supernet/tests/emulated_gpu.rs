@@ -33,7 +33,16 @@ fn layers_by_themselves() {
         let Some(gpu) = emulated_gpu(precision) else { return };
         let mut compared = 0;
         let mut worst = 0.0f64;
-        for name in ["tiny", "tiny-resnet", "tiny-spectrogram", "tiny-cell", "tiny-macro", "fashion"] {
+        for name in [
+            "tiny",
+            "tiny-resnet",
+            "tiny-spectrogram",
+            "tiny-cell",
+            "tiny-macro",
+            "nas-bench-201",
+            "enas-macro",
+            "fashion",
+        ] {
             let space = preset(name).expect("a preset");
             let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));

@@ -73,8 +73,18 @@ fn main() -> ExitCode {
 }
 
 /// The spaces whose layers are compared.
-const SPACES: [&str; 6] =
-    ["tiny", "tiny-resnet", "tiny-spectrogram", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"];
+const SPACES: [&str; 10] = [
+    "tiny",
+    "tiny-resnet",
+    "tiny-spectrogram",
+    "tiny-cell",
+    "tiny-macro",
+    "fashion",
+    "nas-bench-201",
+    "enas-macro",
+    "ofa-mbv3-w1.0",
+    "ofa-resnet50",
+];
 
 fn usage() -> String {
     format!(
@@ -104,7 +114,8 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
             good &= row(out, &format!("layers of {name}"), backend, &outputs, bounds.outputs)?;
             good &= row(out, &format!("their gradients, {name}"), backend, &gradients, bounds.gradients)?;
         }
-        let all = [("tiny", 12), ("tiny-resnet", 32), ("fashion", 28), ("ofa-mbv3-w1.0", 128)];
+        let all =
+            [("tiny", 12), ("tiny-resnet", 32), ("tiny-macro", 8), ("fashion", 28), ("ofa-mbv3-w1.0", 128)];
         for (name, resolution) in all.into_iter().filter(|(name, _)| requested(name)) {
             let space = preset(name)?;
             for arch in [sampler::largest(&space), sampler::smallest(&space), random(&space, 3)] {
