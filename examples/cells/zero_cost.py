@@ -68,4 +68,5 @@ def main():
               f"{kendall(other, accuracy):.3f} |")
 
 
-main()
+if __name__ == "__main__":
+    main()

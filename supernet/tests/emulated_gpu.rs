@@ -27,8 +27,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 /// Compares every layer of the small spaces' sub-networks, forward and backward.
 #[test]
 fn layers_by_themselves() {
-    // of a map of few values a sign may turn in bf16
-    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.15)];
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
     for (precision, bound) in precisions {
         let Some(gpu) = emulated_gpu(precision) else { return };
         let mut compared = 0;
@@ -44,6 +43,9 @@ fn layers_by_themselves() {
             "fashion",
         ] {
             let space = preset(name).expect("a preset");
+            // in bf16 the maxima of overlapping windows tie, and one sign that turns is much of a map of 4x4
+            let is_coarse = name.ends_with("-macro") && precision == Precision::Bf16;
+            let bound = if is_coarse { 1.5 * bound } else { bound };
             let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
             let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();

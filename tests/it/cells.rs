@@ -4,18 +4,21 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use base::random::rng_for;
-use space::{SearchSpace, cost, preset, sampler};
+use extract::accuracy::AccuracyEstimator;
+use space::{Arch, SearchSpace, cost, preset, sampler};
 
-use crate::testing::commands::{assert_fails, binary, command, document, json};
-use crate::testing::files::{read_json, scratch};
+use crate::testing::commands::{assert_fails, binary, command, document, json, run, stdout};
+use crate::testing::files::{plan_of, read_json, scratch};
 use crate::testing::python::{assert_logits, logits, python_with, run_script, side_of, write_npy};
 
 const SUPERNET: &str = "--supernet run/supernet.safetensors --data digits";
 
+/// A folder with a supernet of a space, trained by the recipe that is its default.
 fn train(space: &str) -> tempfile::TempDir {
     let folder = scratch();
-    let line = format!("train --space {space} --data digits --recipe uniform --seed 3 --scale 0.1 --out run");
+    let line = format!("train --space {space} --data digits --seed 3 --scale 0.1 --out run");
     json("supernet", folder.path(), &line);
+    assert_eq!(plan_of(&folder.path().join("run"))["plan"]["recipe"], "uniform");
     folder
 }
 
@@ -100,6 +103,32 @@ fn a_search_with_shared_weights_finds_the_best_of_all() {
     assert!(params(arch) <= 8_000, "{arch}");
     let top1 = found["best"]["values"]["top1"]["mean"].as_f64().expect("a number");
     assert!((top1 - best).abs() < 1e-8, "{top1} {best}");
+}
+
+/// A predictor's best cell is proved, and explained in accuracies that exist.
+#[test]
+fn a_predictor_searches_cells_exactly() {
+    let at = trained();
+    json("supernet", at, &format!("sample {SUPERNET} --count 80 --calibration-images 200 --out rows.jsonl"));
+    json("extract", at, "fit --accuracy rows.jsonl --out estimator.safetensors");
+    let search =
+        "search --space tiny-cell --estimator estimator.safetensors --strategy exact --max-params 8K";
+    let found = json("extract", at, &format!("{search} --out exact.json"));
+    let best: Arch = found["best"]["arch"].as_str().expect("text").parse().expect("an arch");
+    let estimator = AccuracyEstimator::read(&at.join("estimator.safetensors")).expect("an estimator");
+    let params = |arch: &Arch| cost(&space().lower(arch).expect("legal")).params;
+    let all: Vec<Arch> = space().genome().all().iter().map(|row| space().arch(row)).collect();
+    let all: Vec<Arch> = all.into_iter().filter(|arch| params(arch) <= 8_000).collect();
+    let predicted = estimator.predict(&all).expect("of the space");
+    let most = predicted.iter().copied().fold(0.0, f32::max);
+    let place = all.iter().position(|arch| *arch == best).expect("within the limit");
+    assert_eq!(predicted[place], most, "{best}");
+    let line = "explain exact.json --space tiny-cell --estimator estimator.safetensors";
+    let text = stdout(&run("extract", at, line));
+    let accuracy = text.lines().find(|line| line.starts_with("accuracy")).expect("a line").to_string();
+    let numbers = accuracy.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
+    let numbers: Vec<f64> = numbers.collect();
+    assert!(numbers.len() == 3 && numbers.iter().all(|share| (0.0..=100.0).contains(share)), "{accuracy}");
 }
 
 #[test]

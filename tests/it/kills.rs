@@ -79,7 +79,7 @@ fn there(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
 }
 
 const TRAIN: &str = "train --space tiny --data digits --seed 5 --scale 0.004";
-/// The same of a space whose edges choose operators.
+/// The command for a space whose edges choose operators.
 const TRAIN_CELLS: &str = "train --space tiny-cell --data digits --seed 5 --scale 0.004";
 
 /// Kills per training run.

@@ -10,6 +10,8 @@ mod resnet_d;
 mod skip_layers;
 pub(crate) mod space_file;
 pub(crate) mod stages;
+#[cfg(test)]
+mod testing;
 
 use std::fmt::{self, Debug};
 

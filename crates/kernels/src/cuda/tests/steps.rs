@@ -1,4 +1,4 @@
-//! A step's work outside of layers: the loss, the dropout mask.
+//! A step's work outside of layers: the loss, the dropout mask, the optimizer.
 
 use candle_core::{Device, Tensor};
 
@@ -6,6 +6,8 @@ use super::host::{Host, place};
 use super::{ActivationStorage, Judge, training};
 use crate::Precision;
 use crate::cpu::testing::values;
+use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
+use crate::reference;
 
 #[test]
 fn losses_and_their_gradients() {
@@ -124,5 +126,69 @@ fn masks_go_as_bits() {
         let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
         let error = backend.mask(&other).expect_err("two numbers other than zero").to_string();
         assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
+    }
+}
+
+#[test]
+fn one_step_of_all_parameters() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("optimizer");
+    let lengths = [1, 5000, 0, 256, 8192];
+    let step = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 3e-4 };
+    let mut tensors: Vec<[Vec<f32>; 3]> =
+        lengths.iter().map(|len| [1, 2, 3].map(|seed| values(*len, seed))).collect();
+    let mut expected = tensors.clone();
+    let mut parameters = Vec::new();
+    for (index, ([value, gradient, velocity], [p, g, v])) in tensors.iter_mut().zip(&mut expected).enumerate()
+    {
+        let weight_decay = if index % 2 == 0 { step.weight_decay } else { 0.0 };
+        reference::updates::nesterov(p, g, v, SgdStep { weight_decay, ..step });
+        let length = value.len() as i64;
+        let [value, gradient, velocity] = [value, gradient, velocity].map(|values| place(values));
+        let parameter = training::Parameter { value, gradient, velocity, length, weight_decay };
+        parameters.extend(parameter.words());
+    }
+    let mut chunks = training::chunks(&lengths);
+    assert_eq!(chunks.len(), 6);
+    let count = chunks.len();
+    let launch =
+        training::nesterov(place(&mut parameters), place(&mut chunks), count, step.lr, step.momentum);
+    host.run(ActivationStorage::F32, [launch]);
+    for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
+        judge.close(ActivationStorage::F32, got, expected, &"nesterov");
+    }
+}
+
+#[test]
+fn one_step_of_adamw() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("adamw");
+    let lengths = [1, 5000, 0, 256, 8192];
+    let constants = AdamWConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let mut tensors: Vec<[Vec<f32>; 4]> = Vec::new();
+    for len in lengths {
+        let [value, gradient, first, second] = [1, 2, 3, 4].map(|seed| values(len, seed));
+        tensors.push([value, gradient, first, second.iter().map(|value| value.abs()).collect()]);
+    }
+    let mut expected = tensors.clone();
+    let mut parameters = Vec::new();
+    let mut steps = Vec::new();
+    for (index, (tensors, [p, g, m, v])) in tensors.iter_mut().zip(&mut expected).enumerate() {
+        let weight_decay = if index % 2 == 0 { 3e-4 } else { 0.0 };
+        // parameters differ in the number of steps taken
+        let step = AdamWStep::new(constants, 0.05, weight_decay, 1 + index as u64 * 7);
+        reference::updates::adamw(p, g, [m, v], step);
+        let length = tensors[0].len() as i64;
+        let [value, gradient, first, second] = tensors.each_mut().map(|values| place(values));
+        let adapted = training::Adapted { value, gradient, moments: [first, second], length, step };
+        parameters.extend(adapted.words());
+        steps.push(step);
+    }
+    let mut chunks = training::chunks(&lengths);
+    let count = chunks.len();
+    let launch = training::adamw(place(&mut parameters), place(&mut chunks), count, steps[0]);
+    host.run(ActivationStorage::F32, [launch]);
+    for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
+        judge.close(ActivationStorage::F32, got, expected, &"adamw");
     }
 }

@@ -1,3 +1,4 @@
+use crate::families::testing::check_row;
 use crate::{Arch, LayerSpec, SearchSpace, cost, preset, sampler};
 
 fn tiny() -> SearchSpace {
@@ -89,31 +90,7 @@ fn tables_of_layers_are_right() {
     let space = tiny();
     let index = space.index();
     assert!(!index.is_chain());
-    for row in space.genome().all() {
-        let arch = space.arch(&row);
-        assert_eq!(space.row(&arch.to_string().parse().expect("its text")).expect("legal"), row);
-        let lowered = space.lower_row(&row);
-        let there = index.slots().iter().filter_map(|slot| index.at(slot, &row).map(|layer| (slot, layer)));
-        let there: Vec<_> = there
-            .map(|(slot, layer)| (slot.name.to_string(), layer.operator.clone(), layer.input, layer.output))
-            .collect();
-        let expected: Vec<_> = lowered
-            .iter()
-            .map(|layer| (layer.shared_name(), layer.operator.clone(), layer.input, layer.output))
-            .collect();
-        assert_eq!(there, expected, "{arch}");
-        for layer in &lowered[1..] {
-            let made = layer.inputs.iter().flatten().map(|input| lowered[*input].output);
-            assert!(made.into_iter().all(|made| made == layer.input), "{arch}: {layer}");
-        }
-        let mut read = vec![false; lowered.len()];
-        lowered.iter().flat_map(|layer| layer.inputs.iter().flatten()).for_each(|input| read[*input] = true);
-        assert_eq!(
-            read.iter().filter(|read| !**read).count(),
-            1,
-            "{arch}: every output but the last is read"
-        );
-    }
+    space.genome().all().iter().for_each(|row| check_row(&space, &index, row));
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use crate::families::testing::check_row;
 use crate::{Arch, LayerSpec, SearchSpace, preset, sampler};
 
 fn tiny() -> SearchSpace {
@@ -81,28 +82,7 @@ fn check_tables(space: &SearchSpace) {
     let index = space.index();
     for seed in 0..200 {
         let arch = sampler::random(space, &mut base::random::rng_for("layers", seed, &[]));
-        let row = space.row(&arch.to_string().parse().expect("its text")).expect("legal");
-        let lowered = space.lower_row(&row);
-        let there = index.slots().iter().filter_map(|slot| index.at(slot, &row).map(|layer| (slot, layer)));
-        let there: Vec<_> = there
-            .map(|(slot, layer)| (slot.name.to_string(), layer.operator.clone(), layer.input, layer.output))
-            .collect();
-        let expected: Vec<_> = lowered
-            .iter()
-            .map(|layer| (layer.shared_name(), layer.operator.clone(), layer.input, layer.output))
-            .collect();
-        assert_eq!(there, expected, "{arch}");
-        for layer in &lowered[1..] {
-            let made = layer.inputs.iter().flatten().map(|input| lowered[*input].output);
-            assert!(made.into_iter().all(|made| made == layer.input), "{arch}: {layer}");
-        }
-        let mut read = vec![false; lowered.len()];
-        lowered.iter().flat_map(|layer| layer.inputs.iter().flatten()).for_each(|input| read[*input] = true);
-        assert_eq!(
-            read.iter().filter(|read| !**read).count(),
-            1,
-            "{arch}: every output but the last is read"
-        );
+        check_row(space, &index, &space.row(&arch).expect("legal"));
     }
 }
 
