@@ -4,6 +4,7 @@
 mod average;
 mod class_weights;
 mod conflict;
+mod controller;
 mod cost_axis;
 mod draw;
 mod events;
@@ -33,6 +34,7 @@ mod way_back;
 
 pub use class_weights::{ClassWeights, WeightRule};
 pub use conflict::{ConflictRecord, StageCosine};
+pub use controller::{ControllerRecipe, RewardCost};
 pub use cost_axis::{CostAxis, CostKind};
 pub use draw::{Attentive, Candidates, Draw, Keep};
 pub use exchange::{Alone, Exchange};
@@ -47,7 +49,10 @@ pub use optimizer::{AdamW, Nesterov, Optimizer, OptimizerSettings};
 pub use plan::{PlannedPhase, TrainingPlan};
 pub(crate) use prefetcher::Prefetcher;
 pub use recipe::{Allowed, BuiltIn, Phase, Recipe};
-pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};
+pub use record::{
+    ControllerRecord, DerivedRecord, Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation,
+    ValidationRecord,
+};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use start::{Given, Start};

@@ -6,6 +6,7 @@ mod balanced;
 mod beforehand;
 mod cells;
 mod cli;
+mod controllers;
 mod diamonds;
 mod elastic;
 mod evaluation;

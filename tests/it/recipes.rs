@@ -25,7 +25,8 @@ fn what_recipe_prints_is_what_train_reads() {
             "shrinking",
             "once-for-all",
             "uniform",
-            "fair"
+            "fair",
+            "enas"
         ])
     );
     let text = run("supernet", at, "recipe progressive --toml").stdout;
@@ -44,7 +45,7 @@ fn what_recipe_prints_is_what_train_reads() {
         at,
         "recipe nothing",
         1,
-        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all, uniform, fair) or a TOML file",
+        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all, uniform, fair, enas) or a TOML file",
     );
 }
 

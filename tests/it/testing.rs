@@ -1,6 +1,7 @@
 //! Fixtures that several tests share, one module per topic.
 
 pub(crate) mod commands;
+pub(crate) mod controllers;
 pub(crate) mod files;
 pub(crate) mod formula;
 pub(crate) mod python;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
 pub use interface::Interface;
-pub use optimizer::{ADAMW, AVERAGE, NESTEROV, OptimizerState};
+pub use optimizer::{ADAMW, AVERAGE, NESTEROV, OptimizerState, POLICY};
 pub use validated::{BestValidation, ValidationProgress};
 
 use crate::data::{Dataset, Preprocess};

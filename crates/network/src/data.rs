@@ -59,7 +59,7 @@ pub use looking::Looking;
 pub use npy::NpyArray;
 pub use order::Sampling;
 pub use pixels::{PixelKind, Pixels};
-pub use plain_batches::{calibration_batches, eval_batches};
+pub use plain_batches::{calibration_batches, eval_batches, val_minibatch};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
 pub use task::{LossKind, Partners, Targets, Task, TaskMetric};
 

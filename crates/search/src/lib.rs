@@ -16,6 +16,7 @@ pub mod log;
 pub mod metric;
 pub mod objective;
 pub mod pareto;
+pub mod policy;
 mod prices;
 pub mod problem;
 pub mod quantity;

@@ -1,6 +1,5 @@
 //! Search strategies, each behind [`Strategy`], by name.
 
-mod adam;
 pub mod climbers;
 pub mod evolution;
 pub mod exact;

@@ -17,7 +17,7 @@ use crate::trace::VarSet;
 use crate::value::{Readable, Value};
 
 pub use declare::{Choice, Declaring, Only};
-pub use gene::{Dimension, Gene};
+pub use gene::{Dimension, Gene, NodeGene, NodeRole};
 pub use steps::{ABSENT, Change, Group, Step, Steps};
 
 /// A value's place in its gene's list. An absent gene has 0, so that equal networks are equal rows and tables need no

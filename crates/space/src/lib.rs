@@ -33,7 +33,10 @@ pub use cost::{Cost, cost};
 pub use encoder::{Encoded, Encoder};
 pub use families::{FamilyName, KINDS};
 pub use feature_map::FeatureMap;
-pub use genome::{ABSENT, Change, Dimension, End, Gene, GeneId, GeneRow, Genome, Group, Index, Step, Steps};
+pub use genome::{
+    ABSENT, Change, Dimension, End, Gene, GeneId, GeneRow, Genome, Group, Index, NodeGene, NodeRole, Step,
+    Steps,
+};
 pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIndex, Table};
 pub use layer::{LayerSpec, make_divisible};
 pub use operators::{Bottleneck, FreeChannels, MbConv, Operator, Separable, reduced_parts};

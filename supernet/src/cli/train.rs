@@ -15,9 +15,9 @@ use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    ConflictRecord, CostAxis, EarlyEnd, MemoryEstimate, Observer, PlannedPhase, Recipe, RunFolder,
-    RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer,
-    ValidationRecord,
+    ConflictRecord, ControllerRecord, CostAxis, DerivedRecord, EarlyEnd, MemoryEstimate, Observer,
+    PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile, TrainConfig,
+    TrainTask, Trainer, ValidationRecord,
 };
 use tracing::info;
 
@@ -179,7 +179,7 @@ impl Arguments {
             trainer.write_events();
         }
         let steps = StepBar::new(&self.common, trainer.plan().batch);
-        let mut progress = Progress { steps, validations: Vec::new() };
+        let mut progress = Progress { steps, validations: Vec::new(), derived: None };
         profile.iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
         let profile = profile.as_ref().map(Profile::rows);
@@ -337,6 +337,9 @@ impl Arguments {
         }
         let written = stopped.is_none().then(|| supernet.display().to_string());
         document.insert("supernet".to_string(), json!(written));
+        if let Some(derived) = &progress.derived {
+            document.insert("derived".to_string(), json!(derived));
+        }
         document.insert("profile".to_string(), json!(profile));
         self.common.print(&Value::Object(document), || match stopped {
             None => supernet.display().to_string(),
@@ -350,6 +353,7 @@ impl Arguments {
 struct Progress<'a> {
     steps: StepBar<'a>,
     validations: Vec<ValidationRecord>,
+    derived: Option<DerivedRecord>,
 }
 
 impl Observer for Progress<'_> {
@@ -384,6 +388,22 @@ impl Observer for Progress<'_> {
             "  after {step} steps cosine of the gradients of largest and smallest {cosine:.2} ({by_stage})"
         );
         info!("  val top-1 from the smallest to the largest, %: {accuracies}");
+    }
+
+    fn taught(&mut self, record: &ControllerRecord) {
+        let ControllerRecord { step, reward, baseline, entropy, links, .. } = record;
+        let top1 = 100.0 * record.top1;
+        let links = links.map_or_else(String::new, |share| format!(", {:.0} % of links", 100.0 * share));
+        info!(
+            "  after {step} steps the controller: top-1 {top1:.1} %, reward {reward:.4}, baseline {baseline:.4}, entropy \
+             {entropy:.2}{links}"
+        );
+    }
+
+    fn derived(&mut self, record: &DerivedRecord) {
+        let DerivedRecord { arch, candidates, accuracy, .. } = record;
+        info!("derived of {candidates} candidates, val top-1 {accuracy}  {arch}");
+        self.derived = Some(record.clone());
     }
 
     fn ended_early(&mut self, end: &EarlyEnd) {

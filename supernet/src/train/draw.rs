@@ -1,12 +1,14 @@
-//! The sub-networks of a step, or the candidates for them: a function of seed and step alone.
+//! The sub-networks of a step, or the candidates for them: a function of seed and step alone, and where a controller draws of
+//! its state.
 
 use base::random::rng_for;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, SearchSpace, sampler};
 
+use super::controller::Pupil;
 use super::cost_axis::{CostAxis, CostKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Attempts to draw a further candidate of one bin. A bin at the ends of the space may hold few networks.
 const TRIES: usize = 100;
@@ -26,6 +28,8 @@ pub enum Draw {
     Fair(usize),
     /// The best or worst of several of about the same cost.
     Attentive(Attentive),
+    /// This many, drawn by the recipe's controller.
+    Controller(usize),
 }
 
 /// Attentive sampling (Wang et al. 2021, AttentiveNAS): for each network of a step, candidates whose costs lie in one bin, of which
@@ -76,15 +80,27 @@ impl Candidates {
 pub(super) struct DrawnFrom<'a> {
     pub allowed: &'a SearchSpace,
     pub resolution: Extent,
+    pub by: DrawnBy<'a>,
+}
+
+/// What decides beside chance: the cost by which bins are made, and the run's controller, if it has one.
+#[derive(Clone, Copy)]
+pub(super) struct DrawnBy<'a> {
     pub cost: &'a CostAxis,
+    pub pupil: Option<&'a Pupil>,
 }
 
 impl Draw {
+    /// Whether a controller draws some of the sub-networks.
+    pub fn by_controller(draws: &[Self]) -> bool {
+        draws.iter().any(|draw| matches!(draw, Self::Controller(_)))
+    }
+
     /// Number of sub-networks that these draws give.
     pub fn count(draws: &[Self]) -> usize {
         let each = draws.iter().map(|draw| match draw {
             Self::Largest | Self::Smallest => 1,
-            Self::Random(count) | Self::Fair(count) => *count,
+            Self::Random(count) | Self::Fair(count) | Self::Controller(count) => *count,
             Self::Attentive(attentive) => attentive.networks,
         });
         each.fold(0, usize::saturating_add)
@@ -94,7 +110,7 @@ impl Draw {
     pub fn cost(&self) -> Option<CostKind> {
         match self {
             Self::Attentive(attentive) => Some(attentive.by),
-            Self::Largest | Self::Smallest | Self::Random(_) | Self::Fair(_) => None,
+            Self::Largest | Self::Smallest | Self::Random(_) | Self::Fair(_) | Self::Controller(_) => None,
         }
     }
 
@@ -119,6 +135,13 @@ impl Draw {
                 Self::Fair(count) => {
                     let archs = sampler::fair(from.allowed, *count, &mut rng);
                     drawn.extend(archs.into_iter().map(Candidates::single));
+                }
+                Self::Controller(count) => {
+                    let pupil = from.by.pupil.ok_or_else(|| {
+                        Error::invalid("recipe", "controller", "settings of one that draws", "none")
+                    })?;
+                    let draw = |_| Candidates::single(pupil.draw(from.allowed, &mut rng));
+                    drawn.extend((0..*count).map(draw));
                 }
                 Self::Attentive(attentive) => {
                     let bins = Bins::of(from, attentive.bins)?;
@@ -146,7 +169,7 @@ struct Bins<'a> {
 
 impl<'a> Bins<'a> {
     fn of(from: &'a DrawnFrom<'a>, count: usize) -> Result<Self> {
-        let cost_of = |arch: Arch| from.cost.of(from.allowed, &arch.at(from.resolution));
+        let cost_of = |arch: Arch| from.by.cost.of(from.allowed, &arch.at(from.resolution));
         let least = cost_of(sampler::smallest(from.allowed))?;
         let most = cost_of(sampler::largest(from.allowed))?;
         Ok(Self { from, least, width: (most - least) / count as f64, count })
@@ -154,8 +177,8 @@ impl<'a> Bins<'a> {
 
     /// The bin of a network; a cost outside of the ends, as latencies can have it, is in the bin of that end.
     fn bin(&self, arch: &Arch) -> Result<usize> {
-        let DrawnFrom { allowed, resolution, cost } = self.from;
-        let cost = cost.of(allowed, &arch.at(*resolution))?;
+        let DrawnFrom { allowed, resolution, by } = self.from;
+        let cost = by.cost.of(allowed, &arch.at(*resolution))?;
         // of a width of 0, or one that is not a number, all are in the first bin
         Ok((((cost - self.least) / self.width) as usize).min(self.count - 1))
     }
@@ -184,7 +207,8 @@ mod tests {
     use space::preset;
 
     fn drawn(draws: &[Draw], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Candidates> {
-        let from = DrawnFrom { allowed, resolution: allowed.greatest_resolution(), cost: &CostAxis::Macs };
+        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None };
+        let from = DrawnFrom { allowed, resolution: allowed.greatest_resolution(), by };
         Draw::candidates(draws, &from, seed, step).expect("costs are known")
     }
 

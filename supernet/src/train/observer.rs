@@ -5,7 +5,7 @@ use space::Arch;
 
 use super::conflict::ConflictRecord;
 use super::plan::PlannedPhase;
-use super::record::{EarlyEnd, LogLine, StepRecord, ValidationRecord};
+use super::record::{ControllerRecord, DerivedRecord, EarlyEnd, LogLine, StepRecord, ValidationRecord};
 
 /// Receives the events of a run; by default ignores them.
 pub trait Observer {
@@ -19,6 +19,10 @@ pub trait Observer {
     fn validated(&mut self, _record: &ValidationRecord) {}
     /// A report on conflicts between sub-networks was made.
     fn conflict(&mut self, _record: &ConflictRecord) {}
+    /// The controller had a lesson.
+    fn taught(&mut self, _record: &ControllerRecord) {}
+    /// The controller derived a sub-network.
+    fn derived(&mut self, _record: &DerivedRecord) {}
     /// A phase ended early, because validation no longer improved.
     fn ended_early(&mut self, _end: &EarlyEnd) {}
 }
@@ -42,6 +46,8 @@ pub(super) fn notify(observer: &mut dyn Observer, line: &LogLine) {
         LogLine::Validation(record) => observer.validated(record),
         LogLine::EndedEarly(end) => observer.ended_early(end),
         LogLine::Conflict(record) => observer.conflict(record),
+        LogLine::Controller(record) => observer.taught(record),
+        LogLine::Derived(record) => observer.derived(record),
         _ => {}
     }
 }

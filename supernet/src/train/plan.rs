@@ -9,8 +9,9 @@ use network::data::{Augmentation, Sampling};
 use serde::{Serialize, Serializer};
 use space::{Extent, SearchSpace};
 
-use super::cost_axis::{CostAxis, CostKind};
-use super::draw::{Candidates, Draw, DrawnFrom};
+use super::controller::ControllerRecipe;
+use super::cost_axis::CostKind;
+use super::draw::{Candidates, Draw, DrawnBy, DrawnFrom};
 use super::optimizer::OptimizerSettings;
 use super::recipe::{Allowed, Phase, Recipe, is_one};
 use super::teacher::{Distillation, Dropout, Teacher};
@@ -174,6 +175,9 @@ pub struct TrainingPlan {
     /// Validation within the phases, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PlannedValidation>,
+    /// The controller that draws sub-networks, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerRecipe>,
     /// Augmentation of the images; plans older than this field have none and use [`Augmentation::unsaid`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -220,6 +224,7 @@ impl TrainingPlan {
             sampling: recipe.sampling,
             class_weights: None,
             validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),
+            controller: recipe.controller,
             augmentation: None,
             start: None,
             teacher: None,
@@ -233,9 +238,16 @@ impl TrainingPlan {
         self.phases.iter().position(|phase| !phase.phase.head_only).unwrap_or(0)
     }
 
-    /// The cost by which the plan's attentive draws compare, if there are any.
+    /// The cost by which attentive draws compare, or that counts in the controller's reward, if there is one.
     pub fn cost(&self) -> Option<CostKind> {
-        self.phases.iter().flat_map(|phase| &phase.phase.draw).find_map(Draw::cost)
+        let of_draws = self.phases.iter().flat_map(|phase| &phase.phase.draw).find_map(Draw::cost);
+        of_draws.or(self.controller.and_then(|controller| controller.cost).map(|cost| cost.by))
+    }
+
+    /// Steps between two lessons of the controller, if there is one.
+    pub fn lesson_steps(&self) -> Option<u64> {
+        let steps = |controller: ControllerRecipe| controller.every_epochs * self.steps_per_epoch as f64;
+        self.controller.map(|controller| (steps(controller).round() as u64).max(1))
     }
 
     /// Total number of steps.
@@ -255,20 +267,20 @@ impl TrainingPlan {
         *space.resolutions().choose(&mut rng).expect("a checked space has a resolution")
     }
 
-    /// The candidates for each sub-network of a step: a function of seed and step alone, so that a resumed run draws the same.
-    /// `cost` is that by which bins of candidates are made.
+    /// The candidates for each sub-network of a step: a function of seed and step, and of what decides beside chance, so that a resumed
+    /// run draws the same.
     ///
     /// # Errors
     /// If a cost is needed and unknown.
-    pub fn candidates(
+    pub(super) fn candidates(
         &self,
         space: &SearchSpace,
         phase: &PlannedPhase,
         step: u64,
-        cost: &CostAxis,
+        by: DrawnBy,
     ) -> Result<Vec<Candidates>> {
         let allowed = &phase.phase.allowed.of(space);
-        let from = DrawnFrom { allowed, resolution: self.resolution(space, step), cost };
+        let from = DrawnFrom { allowed, resolution: self.resolution(space, step), by };
         Draw::candidates(&phase.phase.draw, &from, self.seed, step)
     }
 
@@ -285,6 +297,7 @@ impl TrainingPlan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cost_axis::CostAxis;
     use super::*;
     use space::{Ratio, Value, preset, sampler};
 
@@ -353,16 +366,14 @@ mod tests {
         let space = preset("fashion").expect("a preset");
         let plan = TrainingPlan::new(&recipe(), 10, 3);
         let last = &plan.phases[5];
-        let draw = |step| plan.candidates(&space, last, step, &CostAxis::Macs).expect("something to choose");
+        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None };
+        let draw = |step| plan.candidates(&space, last, step, by).expect("something to choose");
         assert_eq!(draw(last.first_step), draw(last.first_step));
         assert_ne!(draw(last.first_step), draw(last.first_step + 1));
         assert_eq!(draw(last.first_step).len(), 4);
         let full = &plan.phases[0];
         let largest = sampler::largest(&space);
-        assert_eq!(
-            plan.candidates(&space, full, 5, &CostAxis::Macs).expect("one")[0].archs[0].at(28),
-            largest
-        );
+        assert_eq!(plan.candidates(&space, full, 5, by).expect("one")[0].archs[0].at(28), largest);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(super) use check::within;
 pub(super) use file::is_one;
 
 use super::class_weights::ClassWeights;
+use super::controller::ControllerRecipe;
 use super::cost_axis::CostKind;
 use super::draw::Draw;
 use super::optimizer::OptimizerSettings;
@@ -111,7 +112,8 @@ fn is_zero(value: &f64) -> bool {
 impl Phase {
     /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
     fn train_alone(&mut self) {
-        if Draw::count(&self.draw) > 1 || self.draw.iter().any(|draw| draw.cost().is_some()) {
+        let is_chosen = Draw::by_controller(&self.draw) || self.draw.iter().any(|draw| draw.cost().is_some());
+        if Draw::count(&self.draw) > 1 || is_chosen {
             self.draw = vec![Draw::Random(1)];
         }
         if self.teacher == Teacher::First {
@@ -164,6 +166,8 @@ pub struct Recipe {
     pub class_weights: Option<ClassWeights>,
     /// Validation within the phases, if any.
     pub validation: Option<ValidationSettings>,
+    /// The controller that draws sub-networks, if there is one.
+    pub controller: Option<ControllerRecipe>,
     /// Augmentation of the images, where it does not follow from the data.
     pub augmentation: AugmentationSettings,
     /// The phases, in order.
@@ -236,9 +240,10 @@ impl Recipe {
         self.phases.iter().find(|phase| !phase.head_only).map(|phase| phase.name.as_str())
     }
 
-    /// The cost by which its attentive draws compare, if there are any.
+    /// The cost by which its attentive draws compare, or that counts in its controller's reward, if there is one.
     pub fn cost(&self) -> Option<CostKind> {
-        self.phases.iter().flat_map(|phase| &phase.draw).find_map(Draw::cost)
+        let of_draws = self.phases.iter().flat_map(|phase| &phase.draw).find_map(Draw::cost);
+        of_draws.or(self.controller.and_then(|controller| controller.cost).map(|cost| cost.by))
     }
 
     /// The recipe with every phase's epochs multiplied.
@@ -335,6 +340,7 @@ impl Recipe {
         }
         if space.subnetworks() == 1u32.into() {
             suited.phases.iter_mut().for_each(Phase::train_alone);
+            suited.controller = None;
         }
         suited
     }

@@ -77,6 +77,46 @@ pub struct EarlyEnd {
     pub next_step: u64,
 }
 
+/// A lesson of the controller: means over all samples of its updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControllerRecord {
+    /// Steps taken so far.
+    pub step: u64,
+    /// The phase's name.
+    pub phase: String,
+    /// Updates of the policy.
+    pub updates: usize,
+    /// Mean reward.
+    pub reward: f64,
+    /// Mean top-1 on minibatches of validation images.
+    pub top1: f64,
+    /// The rewards' moving average after the lesson.
+    pub baseline: f64,
+    /// Mean entropy of a sub-network's choices, in nats.
+    pub entropy: f64,
+    /// Share of links between nodes that were taken, where there are links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<f64>,
+}
+
+/// The sub-network that a controller derived after the last step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DerivedRecord {
+    /// Steps taken so far.
+    pub step: u64,
+    /// The sub-network.
+    pub arch: Arch,
+    /// Its reward, by which it was chosen.
+    pub reward: f64,
+    /// Different candidates that were scored.
+    pub candidates: usize,
+    /// Share of all validation images classified correctly, with statistics of training images.
+    pub top1: f64,
+    /// The counts behind it.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+}
+
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -124,6 +164,10 @@ pub enum LogLine {
     EndedEarly(EarlyEnd),
     /// A report on conflicts between sub-networks.
     Conflict(ConflictRecord),
+    /// The controller had a lesson.
+    Controller(ControllerRecord),
+    /// The controller derived a sub-network.
+    Derived(DerivedRecord),
     /// The run ended by a divergence.
     Diverged(Divergence),
 }
@@ -154,6 +198,8 @@ impl LogLine {
             Self::Validation(record) => record.step,
             Self::EndedEarly(end) => end.step,
             Self::Conflict(record) => record.step,
+            Self::Controller(record) => record.step,
+            Self::Derived(record) => record.step,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
             // the steps after it take another course: no resume keeps the line
             Self::Diverged(_) => u64::MAX,
@@ -167,6 +213,7 @@ impl LogLine {
             Self::Evaluation { step, .. } => *step > 0,
             Self::SkippedImage { .. } | Self::Step(_) | Self::Diverged(_) => false,
             Self::Validation(_) | Self::EndedEarly(_) | Self::Conflict(_) => false,
+            Self::Controller(_) | Self::Derived(_) => false,
         }
     }
 }

@@ -100,6 +100,12 @@ impl RunFolder {
         self.path.join("supernet.safetensors")
     }
 
+    /// The sub-network that a controller derived.
+    #[must_use]
+    pub fn derived(&self) -> PathBuf {
+        self.path.join("derived.json")
+    }
+
     /// From now on also writes the log as TensorBoard events, in the folder `tensorboard`. The first failure is
     /// logged and ends these files; the run continues.
     pub(super) fn write_events(&mut self, points: Points) {

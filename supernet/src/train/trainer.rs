@@ -11,6 +11,7 @@
 //! reading them is the only wait in a step, but for `distillation = "alpha"`, which reads logits.
 
 mod conflict;
+mod controller;
 mod learn;
 mod phase_ends;
 mod prepare;
@@ -39,6 +40,7 @@ use network::eval::{Calibration, Evaluator};
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::average::Average;
+use super::controller::Pupil;
 use super::cost_axis::CostAxis;
 use super::events::Points;
 use super::exchange::Exchange;
@@ -101,6 +103,8 @@ pub struct Trainer {
     optimizer: Box<dyn Optimizer>,
     /// The moving average of the weights, if the plan has one.
     average: Option<Average>,
+    /// The controller that draws sub-networks, if the plan has one.
+    pupil: Option<Pupil>,
     teacher: Option<Supernet>,
     /// The teacher of phases with `teacher = "file"`.
     teacher_file: Option<TeacherFile>,
@@ -182,7 +186,7 @@ impl Trainer {
         self.went_back.as_deref()
     }
 
-    /// Milliseconds per step of each phase, timed on one step each; the state does not change. Setting `stop` leaves
+    /// Milliseconds per step of each phase, timed on one step each, with its share of a lesson of the controller; the state does not change. Setting `stop` leaves
     /// out the remaining phases.
     ///
     /// # Errors
@@ -202,7 +206,7 @@ impl Trainer {
             }
             let watch = Stopwatch::start();
             learn()?;
-            times.push(watch.elapsed_ms());
+            times.push(watch.elapsed_ms() + self.lesson_ms(phase)?);
         }
         self.gradients.clear(&self.config.backend)?;
         Ok(times)
@@ -247,7 +251,7 @@ impl Trainer {
         // a kill between a phase's last checkpoint and its evaluations loses none of them
         let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);
         if let Some(index) = ended {
-            let done = match self.is_settled() {
+            let done = match self.is_settled() && !self.lesson_is_due() {
                 true => self.conclude(index, stop, observer)?,
                 false => self.leave(index, stop, observer)?,
             };
@@ -280,6 +284,9 @@ impl Trainer {
             }
         }
         self.forget_other_best()?;
+        if self.derive(stop, observer)?.is_none() {
+            return Ok(RunOutcome::Interrupted { step: self.step });
+        }
         if !self.is_written() {
             let path = self.folder.supernet();
             self.write_weights(&path, Kind::Supernet)?;
@@ -408,11 +415,13 @@ impl Learner for InPhase<'_> {
         if matches!(pause, Pause::Enough | Pause::Stopped) {
             return Ok(pause);
         }
-        Ok(match self.trainer.report_conflict_if_due(self.index, stop, report)? {
-            None => Pause::Stopped,
-            Some(true) => Pause::Done,
-            Some(false) => pause,
-        })
+        let Some(reported) = self.trainer.report_conflict_if_due(self.index, stop, report)? else {
+            return Ok(Pause::Stopped);
+        };
+        let Some(taught) = self.trainer.give_lesson_if_due(self.index, stop, report)? else {
+            return Ok(Pause::Stopped);
+        };
+        Ok(if reported || taught { Pause::Done } else { pause })
     }
 
     fn save(&mut self) -> Result<()> {

@@ -1,4 +1,5 @@
-//! State of an optimizer as a checkpoint holds it: tensors of the weights' shapes, and for some a number of steps per weight.
+//! State of an optimizer as a checkpoint holds it: tensors of the weights' shapes, and for some a number of steps per weight;
+//! beside it, where a run has them, an average of the weights and the state of what draws sub-networks.
 //! The trainer alone knows their meaning.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub const ADAMW: &str = "adamw";
 
 /// Tensors beside those of any optimizer: the moving average of the weights, where a run keeps one.
 pub const AVERAGE: &str = "average";
+/// Tensors of what draws the sub-networks of a run, where that learns too: of any shape.
+pub const POLICY: &str = "policy";
 
 /// Tensors that each optimizer keeps of a weight; in a file they are called `velocity.NAME` and so on.
 const OPTIMIZERS: [(&str, &[&str]); 2] =
@@ -27,7 +30,7 @@ const OPTIMIZERS: [(&str, &[&str]); 2] =
 pub struct OptimizerState {
     /// Name of the optimizer: `nesterov`, `adamw`.
     pub kind: String,
-    /// The tensors of all weights, by sort (`velocity`, `first_moment`, …, and [`AVERAGE`]).
+    /// The tensors of all weights, by sort (`velocity`, `first_moment`, …, and [`AVERAGE`]); and those of [`POLICY`].
     pub tensors: BTreeMap<String, BTreeMap<String, Tensor>>,
     /// Number of steps that each weight has taken; empty where the optimizer does not count them.
     pub steps: BTreeMap<String, u64>,
@@ -76,7 +79,7 @@ pub(super) struct Found(BTreeMap<String, BTreeMap<String, Tensor>>);
 impl Found {
     /// Takes a tensor if by its name it is an optimizer's; else gives it back.
     pub(super) fn take(&mut self, name: String, tensor: Tensor) -> Option<(String, Tensor)> {
-        let sorts = OPTIMIZERS.iter().flat_map(|(_, sorts)| *sorts).chain([&AVERAGE]);
+        let sorts = OPTIMIZERS.iter().flat_map(|(_, sorts)| *sorts).chain([&AVERAGE, &POLICY]);
         let split = name.split_once('.').filter(|(sort, _)| sorts.into_iter().any(|known| known == sort));
         let Some((sort, of)) = split else { return Some((name, tensor)) };
         self.0.entry(sort.to_string()).or_default().insert(of.to_string(), tensor);
@@ -113,6 +116,7 @@ impl Found {
             let checked = SharedWeights::from_tensors(space, found, &format!("{place}: {sort}"))?;
             tensors.insert((*sort).to_string(), checked.tensors().clone());
         }
+        tensors.extend(self.0.remove_entry(POLICY));
         if let Some(sort) = self.0.keys().next() {
             return Err(Error::invalid(place, sort, format!("no such tensors for {kind}"), "some"));
         }

@@ -52,6 +52,31 @@ pub fn calibration_batches(
     Plain::new(dataset.train(), dataset.preprocess(), drawn, resolution.into()).batches(batch)
 }
 
+/// The validation images of one of endless minibatches, unvaried, seen as evaluation sees images: `batch` of them, or all if
+/// there are fewer. Each pass over the images is in an order of its own, drawn by `seed`.
+///
+/// # Errors
+/// As [`eval_batches`].
+pub fn val_minibatch(
+    dataset: &Dataset,
+    number: u64,
+    batch: usize,
+    resolution: impl Into<Extent>,
+    seed: u64,
+) -> Result<Batch> {
+    let val = dataset.val();
+    let size = batch.clamp(1, val.len().max(1));
+    let in_pass = (val.len() / size) as u64;
+    let pass = number / in_pass.max(1);
+    let order = permutation(val.len(), &mut rng_for("validation minibatches", seed, &[pass]));
+    let first = (number % in_pass.max(1)) as usize * size;
+    let drawn = order.into_iter().skip(first).take(size).collect();
+    let mut batches = Plain::new(val, dataset.preprocess(), drawn, resolution.into()).batches(size);
+    batches.next().unwrap_or_else(|| {
+        Err(Error::invalid(format!("data {}", dataset.name()), "validation images", "at least 1", 0))
+    })
+}
+
 /// Images as evaluation shows them. Copies share the images.
 #[derive(Debug)]
 struct Plain {
@@ -155,7 +180,7 @@ impl Drop for Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::{Content, content, dataset};
+    use crate::data::testing::{Content, content, dataset, dataset_of};
 
     #[test]
     fn evaluation_sees_all_images_in_order() {
@@ -186,5 +211,28 @@ mod tests {
         let mut all = draw(1000, 1).concat();
         all.sort_unstable();
         assert_eq!(all, (0..23).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn minibatches_pass_over_the_validation_images_again_and_again() {
+        let dataset = dataset_of(8);
+        let size = 4;
+        let draw = |number, seed| content(val_minibatch(&dataset, number, size, 4, seed)).2;
+        let sorted = |numbers: [u64; 2], seed| {
+            let mut views = numbers
+                .map(|number| draw(number, seed))
+                .concat()
+                .chunks(16)
+                .map(<[f32]>::to_vec)
+                .collect::<Vec<_>>();
+            views.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));
+            views
+        };
+        assert_eq!(sorted([0, 1], 1), sorted([2, 3], 1), "each pass has the same images");
+        assert_ne!([draw(0, 1), draw(1, 1)], [draw(2, 1), draw(3, 1)], "in another order");
+        assert_eq!(draw(3, 1), draw(3, 1));
+        assert_ne!([draw(0, 1), draw(1, 1)], [draw(0, 2), draw(1, 2)]);
+        let all = content(val_minibatch(&dataset, 5, 1000, 4, 1));
+        assert_eq!(all.0[0], 8, "no more than there are");
     }
 }

@@ -7,12 +7,17 @@ use crate::error::Result;
 
 /// 23 training images of 4 x 4 pixels; image i has label i.
 pub(super) fn dataset() -> Arc<Dataset> {
+    dataset_of(1)
+}
+
+/// The same with more validation images.
+pub(super) fn dataset_of(val: u32) -> Arc<Dataset> {
     let set = |count: u32| {
         let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
         Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
     };
     let origin = DatasetOrigin { name: "small".to_owned(), source: String::new(), flip: true };
-    let splits = Splits { train: set(23), val: set(1), test: None };
+    let splits = Splits { train: set(23), val: set(val), test: None };
     Arc::new(Dataset::new(origin, numbered_classes(23), splits).unwrap())
 }
 

@@ -10,11 +10,11 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use space::{Encoded, GeneRow, Index};
 
-use super::adam::{Adam, AdamSettings, softmax};
 use super::parameters::{Parameter, Parameters};
 use crate::error::Result;
 use crate::estimator::Predictor;
 use crate::metric::{Better, Fidelity};
+use crate::policy::{Adam, AdamSettings, softmax};
 use crate::prices::Column;
 use crate::problem::{Problem, Source};
 use crate::rows::GeneRows;

@@ -89,6 +89,11 @@ impl Parameters {
         self.parsed(name, "a number above 0", |number: &f64| number.is_finite() && *number > 0.0)
     }
 
+    /// A number, at least 0.
+    pub(super) fn weight(&self, name: &str) -> Result<f64> {
+        self.parsed(name, "a number, at least 0", |weight: &f64| weight.is_finite() && *weight >= 0.0)
+    }
+
     /// One of several words.
     pub(super) fn word(&self, name: &str, words: &[&'static str]) -> Result<&'static str> {
         let text = self.text(name);

@@ -23,7 +23,7 @@ use super::stages::RESOLUTION;
 use super::{Ends, Family, Words};
 use crate::activation::Activation;
 use crate::builder::{Builder, Port, SlotName};
-use crate::genome::{Choice, Declaring, GeneId, GeneRow, Genome};
+use crate::genome::{Choice, Declaring, GeneId, GeneRow, Genome, NodeRole};
 use crate::operators::{Operator, Separable};
 use crate::trace::{fixed, traced};
 use crate::value::{Extent, Readable, Value};
@@ -175,11 +175,14 @@ impl SkipLayers {
         for at in 0..layers.count {
             let place = format!("layer {at}");
             let operator = list.choice(format!("l{at}.operator"), place, OPERATOR, &layers.operator, None);
+            // node 0 is the stem's output
+            list.at_node(operator, at + 1, NodeRole::Property);
             let mut connections = Vec::with_capacity(at);
             for from in 0..at {
                 let name = format!("l{at}.from{from}");
                 let place = format!("output {from} to layer {at}");
-                connections.push(list.choice(name, place, CONNECTION, &layers.connection, None));
+                let connection = list.choice(name, place, CONNECTION, &layers.connection, None);
+                connections.push(list.at_node(connection, at + 1, NodeRole::Link { from }));
             }
             genes.push(LayerGenes { operator, connections });
         }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Dimension, Gene, GeneId, Genome, Index, Lists, steps};
+use super::{Dimension, Gene, GeneId, Genome, Index, Lists, NodeGene, NodeRole, steps};
 use crate::trace::{Var, VarSet};
 use crate::value::{Readable, Value};
 
@@ -87,8 +87,25 @@ impl Declaring {
         let exists = exists.map(|only| (only.parent, only.among.clone()));
         let children = Vec::new();
         let last_below = gene;
-        self.genes.push(Gene { name, dimension, place, values, exists, upward, children, last_below });
+        let of_node = None;
+        self.genes.push(Gene {
+            name,
+            dimension,
+            place,
+            values,
+            of_node,
+            exists,
+            upward,
+            children,
+            last_below,
+        });
         Choice { gene, of: PhantomData }
+    }
+
+    /// Says what a choice decides about a node.
+    pub fn at_node<T>(&mut self, choice: Choice<T>, node: usize, role: NodeRole) -> Choice<T> {
+        self.genes[choice.gene].of_node = Some(NodeGene { node, role });
+        choice
     }
 
     /// The condition that a choice has one of the values for which `holds`.

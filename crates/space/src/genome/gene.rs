@@ -20,6 +20,34 @@ impl Dimension {
     }
 }
 
+/// What a choice decides about a node: one of the outputs that are made one after the other, and joined by choice.
+///
+/// Nodes are numbered through a genome in the order in which they are made; numbers that no gene belongs to are inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeGene {
+    /// Number of the node.
+    pub node: usize,
+    /// What is decided.
+    pub role: NodeRole,
+}
+
+/// What a choice decides about its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// The operator, or another property of the node itself.
+    Property,
+    /// Which earlier node is read: value `v` is the node `first + v`.
+    Input {
+        /// The node of value 0.
+        first: usize,
+    },
+    /// Whether an earlier node is added: 0 is no, another value is yes.
+    Link {
+        /// The earlier node.
+        from: usize,
+    },
+}
+
 /// One choice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gene {
@@ -31,6 +59,8 @@ pub struct Gene {
     pub place: String,
     /// All values: rising, or names, of which the largest network has the first.
     pub values: Vec<Value>,
+    /// What it decides about a node, where nodes are joined by choice.
+    pub of_node: Option<NodeGene>,
     /// The earlier gene that decides whether it exists, and by which of its values (by index); `None` if it always does.
     pub exists: Option<(GeneId, Vec<bool>)>,
     /// This gene and all genes that its existence depends on.

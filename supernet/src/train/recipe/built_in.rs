@@ -12,7 +12,7 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 8] = [
+pub(super) const BUILT_IN: [BuiltIn; 9] = [
     BuiltIn {
         name: "progressive",
         about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
@@ -52,6 +52,11 @@ pub(super) const BUILT_IN: [BuiltIn; 8] = [
         name: "fair",
         about: "five sub-networks a step in which each operator occurs equally often (Chu et al. 2021, FairNAS)",
         text: include_str!("../../../recipes/fair.toml"),
+    },
+    BuiltIn {
+        name: "enas",
+        about: "one sub-network a step, drawn by an LSTM that learns what scores best (Pham et al. 2018, ENAS)",
+        text: include_str!("../../../recipes/enas.toml"),
     },
 ];
 

@@ -37,6 +37,7 @@ impl Recipe {
         }
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.validation.iter().try_for_each(|validation| validation.check(place))?;
+        self.controller.iter().try_for_each(|controller| controller.check(place))?;
         self.augmentation.check(place)?;
         within(place, "number of phases", self.phases.len() as f64, [1.0, 1000.0])?;
         for (index, phase) in self.phases.iter().enumerate() {
@@ -44,19 +45,44 @@ impl Recipe {
                 format!("phases[{}] ({}).{name}", index + 1, phase.name)
             })?;
         }
+        self.check_controller(place)?;
         self.check_costs(place)?;
         self.check_order(place)?;
         self.check_teachers(place)
     }
 
-    /// All attentive draws compare by one cost.
+    /// There is a controller where and only where one draws.
+    fn check_controller(&self, place: &str) -> Result<()> {
+        let draws = self.phases.iter().any(|phase| Draw::by_controller(&phase.draw));
+        match (draws, self.controller.is_some()) {
+            (true, false) => {
+                let expected = "a table [controller], for phases that draw by one";
+                Err(Error::invalid(place, "controller", expected, "none")
+                    .and_then_do("add one; its fields have defaults"))
+            }
+            (false, true) => {
+                let expected = "none, for no phase draws by one";
+                Err(Error::invalid(place, "controller", expected, "one")
+                    .and_then_do("add { controller = 1 } to a draw"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All attentive draws compare by one cost, which is that of the controller's reward.
     fn check_costs(&self, place: &str) -> Result<()> {
         let costs = self.phases.iter().flat_map(|phase| &phase.draw).filter_map(Draw::cost);
-        let mut costs: Vec<_> = costs.collect();
+        let rewarded = self.controller.and_then(|controller| controller.cost).map(|cost| cost.by);
+        let mut costs: Vec<_> = costs.chain(rewarded).collect();
         costs.dedup();
         match costs.len() {
             0 | 1 => Ok(()),
-            _ => Err(Error::invalid(place, "draw.attentive.by", "the same in all phases", "several")),
+            _ => Err(Error::invalid(
+                place,
+                "draw.attentive.by and controller.cost.by",
+                "the same in all",
+                "several",
+            )),
         }
     }
 

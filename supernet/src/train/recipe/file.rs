@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Allowed, Phase, Recipe};
 use crate::error::{Error, Result};
 use crate::train::class_weights::ClassWeights;
+use crate::train::controller::ControllerRecipe;
 use crate::train::draw::Draw;
 use crate::train::optimizer::OptimizerSettings;
 use crate::train::teacher::{Distillation, Dropout, Teacher};
@@ -77,6 +78,8 @@ pub(super) struct File<P> {
     class_weights: Option<ClassWeights>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     validation: Option<ValidationSettings>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    controller: Option<ControllerRecipe>,
     #[serde(default, skip_serializing_if = "is_default")]
     augmentation: AugmentationSettings,
     phases: Vec<P>,
@@ -114,6 +117,7 @@ impl<P> File<P> {
             sampling: self.sampling,
             class_weights: self.class_weights,
             validation: self.validation,
+            controller: self.controller,
             augmentation: self.augmentation,
             phases: self.phases.into_iter().map(phase).collect(),
         })
@@ -157,6 +161,7 @@ impl From<Recipe> for File<Phase> {
             sampling: recipe.sampling,
             class_weights: recipe.class_weights,
             validation: recipe.validation,
+            controller: recipe.controller,
             augmentation: recipe.augmentation,
             phases: recipe.phases,
         }

@@ -6,7 +6,7 @@ use space::{Arch, sampler};
 
 use super::Trainer;
 use crate::error::Result;
-use crate::train::draw::{Candidates, Keep};
+use crate::train::draw::{Candidates, DrawnBy, Keep};
 use crate::train::loss::{Loss, Target, loss};
 use crate::train::plan::PlannedPhase;
 use crate::train::recipe::Phase;
@@ -89,7 +89,7 @@ impl Trainer {
 
     /// The sub-networks of a step: of several candidates, that with the least or greatest loss on these images.
     pub(super) fn archs(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<Arch>> {
-        let drawn = self.plan.candidates(&self.space, phase, step, &self.cost)?;
+        let drawn = self.plan.candidates(&self.space, phase, step, self.drawn_by())?;
         drawn.into_iter().map(|candidates| self.chosen(candidates, batch)).collect()
     }
 
@@ -114,6 +114,11 @@ impl Trainer {
             Keep::Worst => indices.rev().max_by(order),
         };
         Ok(archs.swap_remove(chosen.unwrap_or_default()))
+    }
+
+    /// What decides about sub-networks beside chance.
+    pub(super) fn drawn_by(&self) -> DrawnBy<'_> {
+        DrawnBy { cost: &self.cost, pupil: self.pupil.as_ref() }
     }
 
     pub(super) fn student(&self) -> Student<'_> {

@@ -29,6 +29,10 @@ impl Trainer {
             self.save()?;
             return Ok(false);
         }
+        if self.give_lesson_if_due(index, stop, &mut |line| notify(observer, line))?.is_none() {
+            self.save()?;
+            return Ok(false);
+        }
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             self.write_weights(&path, Kind::Teacher)?;

@@ -10,11 +10,13 @@ use space::SearchSpace;
 
 use super::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
+use crate::train::controller::Pupil;
 use crate::train::cost_axis::CostAxis;
+use crate::train::draw::Draw;
 use crate::train::exchange::{Alone, Exchange};
 use crate::train::history::History;
 use crate::train::plan::TrainingPlan;
-use crate::train::recipe::Recipe;
+use crate::train::recipe::{Phase, Recipe};
 use crate::train::run_folder::RunFolder;
 use crate::train::start::Start;
 use crate::train::teacher::TeacherFile;
@@ -123,7 +125,10 @@ impl Trainer {
         let images = plan.validation.and_then(|validation| validation.settings.images);
         let validation_set =
             images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)));
+        plan.phases.iter().try_for_each(|phase| check_allows_all(&space, &phase.phase))?;
+        let pupil = plan.controller.map(|controller| Pupil::new(controller, &space, config.seed));
         let mut trainer = Self {
+            pupil,
             space,
             dataset,
             validation_set,
@@ -196,6 +201,16 @@ impl Trainer {
         resumed.evaluated = evaluated.collect();
         Ok(())
     }
+}
+
+/// Refuses a phase in which a controller draws and not all choices are allowed: it draws among all.
+fn check_allows_all(space: &SearchSpace, phase: &Phase) -> Result<()> {
+    if !Draw::by_controller(&phase.draw) || phase.allowed.of(space).genome() == space.genome() {
+        return Ok(());
+    }
+    let field = format!("{}.allowed", phase.name);
+    let expected = format!("all choices of space {}, among which the controller draws", space.name());
+    Err(Error::invalid("recipe", field, expected, "some of them"))
 }
 
 /// The teacher, after a check that it fits.

@@ -54,6 +54,10 @@ impl Trainer {
             let restored = average.restored(&self.space, &mut optimizer);
             self.average = Some(restored.map_err(|error| error.in_place(place))?);
         }
+        if let Some(pupil) = self.pupil.take() {
+            let restored = pupil.restored(&mut optimizer);
+            self.pupil = Some(restored.map_err(|error| error.in_place(place))?);
+        }
         self.optimizer = self.resting()?;
         self.optimizer.restore(optimizer).map_err(|error| error.in_place(place))?;
         Ok(())
@@ -79,6 +83,7 @@ impl Trainer {
         self.folder.sync_log()?;
         let mut state = self.optimizer.state()?;
         self.average.iter().try_for_each(|average| average.add_to(&mut state))?;
+        self.pupil.iter().try_for_each(|pupil| pupil.add_to(&mut state))?;
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
@@ -113,7 +118,7 @@ impl Trainer {
 
     fn archs_of(&self, step: u64) -> Result<String> {
         let Some((_, phase)) = self.plan.phase_at(step) else { return Ok(String::new()) };
-        let candidates = self.plan.candidates(&self.space, phase, step, &self.cost)?;
+        let candidates = self.plan.candidates(&self.space, phase, step, self.drawn_by())?;
         let one_of = |of: &Candidates| of.archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" or ");
         Ok(candidates.iter().map(one_of).collect::<Vec<_>>().join(" and "))
     }

@@ -3,8 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use space::{GeneRow, Genome, Index};
 
-use super::super::adam::{Adam, AdamSettings, softmax};
-use super::{drawn_from, entropy_slopes, normal};
+use super::{Adam, AdamSettings, RowOdds, drawn_from, entropy_slopes, normal, odds_of, softmax};
 
 /// Scale of the initial logits (AutoDL-Projects).
 const INITIAL: f64 = 1e-3;
@@ -41,6 +40,16 @@ impl Independent {
             }
         }
         row
+    }
+
+    /// How sure the policy is of a row.
+    pub fn odds(&self, genome: &Genome, row: &GeneRow) -> RowOdds {
+        let there = (0..genome.len()).filter(|gene| genome.exists(row, *gene));
+        let of_gene = |gene: usize| {
+            let chosen = genome.allowed(gene).iter().position(|value| *value == row[gene]);
+            odds_of(&self.probabilities(gene), chosen.unwrap_or_default())
+        };
+        there.map(of_gene).sum()
     }
 
     /// The gradient of a row's log-probability times the advantage, and of the entropy of its genes times its weight.

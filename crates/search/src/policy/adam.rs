@@ -2,17 +2,17 @@
 
 /// Parameters with their moving averages.
 #[derive(Clone, Debug)]
-pub(super) struct Adam {
+pub(crate) struct Adam {
     /// The values.
     pub values: Vec<f64>,
     moments: Vec<[f64; 2]>,
     settings: AdamSettings,
-    steps: i32,
+    steps: u32,
 }
 
 /// Decays of the averages of gradients and of their squares, and the addend of the divisor.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AdamSettings {
+pub(crate) struct AdamSettings {
     pub decays: [f64; 2],
     pub addend: f64,
 }
@@ -28,11 +28,35 @@ impl Adam {
         Self { moments: vec![[0.0; 2]; values.len()], values, settings, steps: 0 }
     }
 
+    /// Steps so far.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// The averages of all parameters' gradients, and of the squares.
+    pub fn moments(&self) -> [Vec<f64>; 2] {
+        [0, 1].map(|which| self.moments.iter().map(|moments| moments[which]).collect())
+    }
+
+    /// Takes over a state, of as many parameters.
+    pub fn restore(&mut self, values: Vec<f64>, [means, squares]: [Vec<f64>; 2], steps: u32) {
+        self.moments = means.into_iter().zip(squares).map(|(mean, square)| [mean, square]).collect();
+        self.values = values;
+        self.steps = steps;
+    }
+
+    /// Rounds all numbers to what f32 holds.
+    pub fn round(&mut self) {
+        let moments = self.moments.iter_mut().flatten();
+        self.values.iter_mut().chain(moments).for_each(|value| *value = super::rounded(*value));
+    }
+
     /// A step up the gradient.
     pub fn step(&mut self, gradient: &[f64], lr: f64) {
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         let AdamSettings { decays: [first, second], addend } = self.settings;
-        let (bias, of_square) = (1.0 - first.powi(self.steps), 1.0 - second.powi(self.steps));
+        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let [bias, of_square] = [first, second].map(|decay| 1.0 - decay.powi(steps));
         for ((value, [mean, square]), slope) in self.values.iter_mut().zip(&mut self.moments).zip(gradient) {
             *mean = first * *mean + (1.0 - first) * slope;
             *square = second * *square + (1.0 - second) * slope * slope;
@@ -42,7 +66,7 @@ impl Adam {
 }
 
 /// The softmax of logits.
-pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
     let sum: f64 = powers.iter().sum();
