@@ -5,15 +5,18 @@ Usage: python3 recipes.py OUT archs
        python3 recipes.py OUT rate INDEX LR                  a sub-network alone with this rate, validation only
        python3 recipes.py OUT alone INDEX LR                 a sub-network alone with this rate, on the test images
        python3 recipes.py OUT table                          the table, and the curves as curves.svg
+       python3 recipes.py OUT single NUMBER LR [SEED]        one of 24 random sub-networks alone, on the test images
+       python3 recipes.py OUT ranks RUN                      ranks of these with the shared weights of a run, and alone
 
 Each command can be interrupted and repeated: it resumes, and skips what is done. SUPERNET names the binary, DATA the
-images (default: idx:/usr/share/datasets/fashion-mnist). CPU seconds are those of the command itself, all its threads.
+images (default: idx:/usr/share/datasets/fashion-mnist), SPACE another space with the choices of `fashion`. CPU seconds are those of the command itself, all its threads.
 Needs nothing but Python.
 """
 
 import json
 import math
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -21,9 +24,13 @@ import sys
 from pathlib import Path
 
 SUPERNET = os.environ.get("SUPERNET", "supernet")
+SPACE = os.environ.get("SPACE", "fashion")
 DATA = os.environ.get("DATA", "idx:/usr/share/datasets/fashion-mnist")
 # progressive's first phase has 180 epochs; a ninth of them are 20
 ALONE_SCALE = os.environ.get("ALONE_SCALE", "0.1111111")
+# eight epochs of a rank, likewise
+SINGLE_SCALE = os.environ.get("SINGLE_SCALE", "0.0444444")
+SINGLES = 24
 SMALLEST = "r28:k3e3,k3e3/k3e3,k3e3"
 LARGEST = "r28:" + "/".join(2 * [",".join(4 * ["k7e6"])])
 
@@ -49,12 +56,12 @@ def archs(out):
     path = out / "archs.json"
     if not path.exists():
         texts = [f"random:{number}" for number in range(1001, 1401)]
-        drawn = json.loads(run("space", "fashion", "--arch", *texts, "--json"))["archs"]
+        drawn = json.loads(run("space", SPACE, "--arch", *texts, "--json"))["archs"]
         at_28 = sorted({"r28:" + row["arch"].split(":", 1)[1] for row in drawn})
-        costs = json.loads(run("space", "fashion", "--arch", *at_28, "--json"))["archs"]
+        costs = json.loads(run("space", SPACE, "--arch", *at_28, "--json"))["archs"]
         costs.sort(key=lambda row: row["macs"])
         middles = [costs[(2 * share + 1) * len(costs) // 12] for share in range(6)]
-        ends = json.loads(run("space", "fashion", "--arch", SMALLEST, LARGEST, "--json"))["archs"]
+        ends = json.loads(run("space", SPACE, "--arch", SMALLEST, LARGEST, "--json"))["archs"]
         path.write_text(json.dumps([ends[0], *middles, ends[1]], indent=1))
     return json.loads(path.read_text())
 
@@ -65,7 +72,7 @@ def train(out, recipe, scale, seed="0"):
     if result.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    timed(folder / "cpu", "train", "--space", "fashion", "--data", DATA, "--out", folder / "run", "--recipe", recipe,
+    timed(folder / "cpu", "train", "--space", SPACE, "--data", DATA, "--out", folder / "run", "--recipe", recipe,
           "--scale", scale, "--seed", seed, "--resume", "--quiet")
     texts = [row["arch"] for row in archs(out)]
     evaluated = run("eval", "--supernet", folder / "run/supernet.safetensors", "--data", DATA, "--split", "test",
@@ -75,16 +82,86 @@ def train(out, recipe, scale, seed="0"):
 
 def alone(out, index, lr, split, seed="0"):
     arch = archs(out)[int(index)]["arch"]
-    folder = out / f"alone-{index}-{lr}-{seed}"
+    train_alone(out / f"alone-{index}-{lr}-{seed}", arch, split, (ALONE_SCALE, lr, seed))
+
+
+def train_alone(folder, arch, split, settings):
+    """A sub-network from scratch by the recipe's first phase, and its accuracy on a split."""
+    scale, lr, seed = settings
     result = folder / f"{split}.json"
     if result.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    timed(folder / "cpu", "train", "--space", "fashion", "--arch", arch, "--data", DATA, "--out", folder / "run",
-          "--recipe", "progressive", "--scale", ALONE_SCALE, "--lr", lr, "--seed", seed, "--resume", "--quiet")
+    timed(folder / "cpu", "train", "--space", SPACE, "--arch", arch, "--data", DATA, "--out", folder / "run",
+          "--recipe", "progressive", "--scale", scale, "--lr", lr, "--seed", seed, "--resume", "--quiet")
     evaluated = run("eval", "--supernet", folder / "run/supernet.safetensors", "--data", DATA, "--split", split,
                     "--arch", "largest", "--json")
     result.write_text(evaluated)
+
+
+def singles(out):
+    """24 random sub-networks at 28 px."""
+    path = out / "singles.json"
+    if not path.exists():
+        texts = [f"random:{number}" for number in range(2001, 2201)]
+        drawn = json.loads(run("space", SPACE, "--arch", *texts, "--json"))["archs"]
+        at_28 = list(dict.fromkeys("r28:" + row["arch"].split(":", 1)[1] for row in drawn))
+        path.write_text(json.dumps(at_28[:SINGLES], indent=1))
+    return json.loads(path.read_text())
+
+
+def single(out, number, lr, seed="0"):
+    folder = out / f"single-{number}-{seed}"
+    train_alone(folder, singles(out)[int(number)], "test", (SINGLE_SCALE, lr, seed))
+
+
+def tau(one, other):
+    """Kendall's tau (b), and its standard deviation over 2,000 resamples of the pairs of values."""
+    def of(indices):
+        agree, ties = 0, [0, 0]
+        for at, i in enumerate(indices):
+            for j in indices[at + 1:]:
+                x, y = one[i] - one[j], other[i] - other[j]
+                agree += (x * y > 0) - (x * y < 0)
+                ties = [ties[0] + (x != 0), ties[1] + (y != 0)]
+        return agree / math.sqrt(ties[0] * ties[1]) if all(ties) else 0.0
+
+    draw = random.Random(1)
+    every = list(range(len(one)))
+    drawn = [of([draw.choice(every) for _ in every]) for _ in range(2000)]
+    return of(every), statistics.stdev(drawn)
+
+
+def ranks(out, folder):
+    """How a run's shared weights rank the 24, beside how two seeds alone rank those that have two."""
+    texts = singles(out)
+    alone = {}
+    for number in range(SINGLES):
+        for seed in "01":
+            path = out / f"single-{number}-{seed}/test.json"
+            if path.exists():
+                alone[number, seed] = json.loads(path.read_text())["results"][0]["top1"]
+    known = [number for number in range(SINGLES) if (number, "0") in alone]
+    evaluated = json.loads(run("eval", "--supernet", Path(folder) / "run/supernet.safetensors", "--data", DATA, "--split",
+                               "test", "--arch", *texts, "--json"))["results"]
+    shared = [evaluated[number]["top1"] for number in known]
+    single = [alone[number, "0"] for number in known]
+    print("| sub-network | shared | alone |\n|---|---|---|")
+    for number, one, other in sorted(zip(known, shared, single), key=lambda row: -row[2]):
+        print(f"| `{texts[number]}` | {shown(one)} | {shown(other)} |")
+    found, deviation = tau(shared, single)
+    print(f"shared and alone, {len(known)} networks: tau {found:.2f} +- {1.96 * deviation:.2f}")
+    both = [number for number in known if (number, "1") in alone]
+    if len(both) > 2:
+        two = [[alone[number, seed] for number in both] for seed in "01"]
+        found, deviation = tau(*two)
+        print(f"two seeds alone, {len(both)} networks: tau {found:.2f} +- {1.96 * deviation:.2f}")
+        shared_of = dict(zip(known, shared))
+        found, deviation = tau([shared_of[number] for number in both], two[0])
+        print(f"shared and alone, the same networks: tau {found:.2f} +- {1.96 * deviation:.2f}")
+    chosen = max(range(len(known)), key=lambda place: shared[place])
+    print(f"the best by shared weights has {shown(single[chosen])} alone, the best alone {shown(max(single))}: "
+          f"regret {100 * (max(single) - single[chosen]):.2f} points")
 
 
 def best_alone(out, index):
@@ -188,6 +265,10 @@ def main():
             alone(out, rest[0], rest[1], "test")
         case "table":
             table(out)
+        case "single":
+            single(out, *rest)
+        case "ranks":
+            ranks(out, *rest)
         case _:
             sys.exit(__doc__)
 

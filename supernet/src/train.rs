@@ -1,6 +1,7 @@
 //! Training: progressive shrinking (recipe, plan, loss, optimizer, trainer, run folder), and the fine-tuning of one
 //! exported network with the same parts.
 
+mod architecture;
 mod average;
 mod class_weights;
 mod conflict;
@@ -32,6 +33,7 @@ mod trainer;
 mod validation;
 mod way_back;
 
+pub use architecture::{ArchitectureRecipe, ArchitectureRule};
 pub use class_weights::{ClassWeights, WeightRule};
 pub use conflict::{ConflictRecord, StageCosine};
 pub use controller::{ControllerRecipe, RewardCost};
@@ -50,8 +52,8 @@ pub use plan::{PlannedPhase, TrainingPlan};
 pub(crate) use prefetcher::Prefetcher;
 pub use recipe::{Allowed, BuiltIn, Phase, Recipe};
 pub use record::{
-    ControllerRecord, DerivedRecord, Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation,
-    ValidationRecord,
+    ArchitectureRecord, ControllerRecord, DerivedRecord, Divergence, EarlyEnd, LogLine, StepRecord,
+    SubnetValidation, ValidationRecord,
 };
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;

@@ -142,7 +142,7 @@ fn runs_by_every_recipe_that_are_killed_end_with_the_same_bytes() {
         std::fs::write(folder.path().join("others.toml"), text.replacen("[[phases]]", others, 1))
             .expect("written");
         let reports = if recipe == "others.toml" { " --report-conflicts 0.5" } else { "" };
-        let of_operators = ["uniform", "fair"].contains(&recipe.as_str());
+        let of_operators = ["uniform", "fair", "darts", "gdas", "proxyless"].contains(&recipe.as_str());
         let train_line = match recipe.as_str() {
             "enas.toml" => TRAIN_LAYERS,
             _ if of_operators => TRAIN_CELLS,

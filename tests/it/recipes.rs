@@ -26,7 +26,10 @@ fn what_recipe_prints_is_what_train_reads() {
             "once-for-all",
             "uniform",
             "fair",
-            "enas"
+            "enas",
+            "darts",
+            "gdas",
+            "proxyless"
         ])
     );
     let text = run("supernet", at, "recipe progressive --toml").stdout;
@@ -45,7 +48,7 @@ fn what_recipe_prints_is_what_train_reads() {
         at,
         "recipe nothing",
         1,
-        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all, uniform, fair, enas) or a TOML file",
+        "nothing: expected a recipe (progressive, sandwich, alphanet, attentive, shrinking, once-for-all, uniform, fair, enas, darts, gdas, proxyless) or a TOML file",
     );
 }
 

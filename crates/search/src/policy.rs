@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use space::{GeneRow, Genome, Index};
 
-pub(crate) use adam::{Adam, AdamSettings, softmax};
+pub use adam::{Adam, AdamSettings, softmax};
 pub use lstm::LstmSettings;
 
 use independent::Independent;
@@ -210,13 +210,15 @@ impl Policy {
 }
 
 /// The place of a value that is drawn with these probabilities.
-fn drawn_from(probabilities: &[f64], rng: &mut ChaCha8Rng) -> usize {
+pub fn drawn_from(probabilities: &[f64], rng: &mut ChaCha8Rng) -> usize {
     let mut left: f64 = rng.random();
     let drawn = probabilities.iter().position(|probability| {
         left -= probability;
         left < 0.0
     });
-    drawn.unwrap_or(probabilities.len() - 1)
+    // rounding may leave a rest, which is no value's that cannot be drawn
+    let last = || probabilities.iter().rposition(|probability| *probability > 0.0);
+    drawn.or_else(last).unwrap_or_default()
 }
 
 /// The derivatives of a softmax's entropy by its logits.
@@ -245,7 +247,7 @@ impl std::iter::Sum for RowOdds {
 }
 
 /// A normal random number (Box and Muller 1958).
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
+pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }

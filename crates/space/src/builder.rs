@@ -6,7 +6,7 @@
 //! values folds away: the first block of a stage always exists. Channels and extent are traced separately.
 
 use crate::feature_map::FeatureMap;
-use crate::genome::{Choice, GeneRow, Genome};
+use crate::genome::{Choice, GeneId, GeneRow, Genome, Index};
 use crate::layer::LayerSpec;
 use crate::operators::{Maps, Operator};
 use crate::trace::{Trace, Traced, fixed, traced};
@@ -157,12 +157,48 @@ pub struct Builder<'a> {
     resolution: Option<Extent>,
     guard: Traced<bool>,
     nodes: Vec<Node>,
+    /// In place of one network, a mixture: the values of each choice that it holds at once.
+    mixture: Option<&'a [Vec<Index>]>,
+    mixes: Vec<Mix>,
 }
+
+/// A place of a mixture where the outputs of several values of a choice are added, each with a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// The number of the layer's slot.
+    pub number: usize,
+    /// The choice.
+    pub gene: GeneId,
+    /// The values, in the order of the layer's inputs; one whose output is zero is left out.
+    pub values: Vec<Index>,
+}
+
+/// The list of a mixture's weighted sums.
+pub const MIXES: &str = "mix";
 
 impl<'a> Builder<'a> {
     /// Builds the network of a row; `resolution`, if given, replaces the row's.
     pub(crate) fn new(genome: &'a Genome, row: &'a GeneRow, resolution: Option<Extent>) -> Self {
-        Self { genome, row, resolution, guard: fixed(true), nodes: Vec::new() }
+        Self {
+            genome,
+            row,
+            resolution,
+            guard: fixed(true),
+            nodes: Vec::new(),
+            mixture: None,
+            mixes: Vec::new(),
+        }
+    }
+
+    /// Builds a mixture: the layers of all these values of each choice, where the family mixes them, and for other choices those
+    /// of the row.
+    pub(crate) fn of_mixture(self, values: &'a [Vec<Index>]) -> Self {
+        Self { mixture: Some(values), ..self }
+    }
+
+    /// The slots, and the places where a mixture adds.
+    pub(crate) fn finish_mixture(self) -> (Vec<Node>, Vec<Mix>) {
+        (self.nodes, self.mixes)
     }
 
     /// The slots, in the order in which they were pushed.
@@ -178,6 +214,10 @@ impl<'a> Builder<'a> {
 
     /// Whether a choice's value passes the test. A test that all values pass does not depend on the choice.
     pub fn test<T: Readable>(&self, choice: Choice<T>, holds: impl Fn(T) -> bool) -> Traced<bool> {
+        if let Some(mixture) = self.mixture {
+            let values = mixture[choice.gene()].iter().filter_map(|value| self.read(choice, *value));
+            return fixed(values.into_iter().any(holds));
+        }
         let values = self.genome.genes()[choice.gene()].values.iter();
         let mut all = values.map(|value| T::read(*value).is_some_and(&holds));
         let first = all.next().unwrap_or(false);
@@ -225,6 +265,46 @@ impl<'a> Builder<'a> {
         let last = alternatives.pop().map(|last| last.port);
         let chosen = alternatives.into_iter().rev().fold(last, |rest, one| rest.map(|rest| one.or(&rest)));
         chosen.expect("a choice has a value")
+    }
+
+    fn read<T: Readable>(&self, choice: Choice<T>, value: Index) -> Option<T> {
+        T::read(self.genome.genes()[choice.gene()].values[usize::from(value)])
+    }
+
+    /// [`Builder::one_of`], and in a mixture the weighted sum of those values' ports; `is_zero` are those that add nothing,
+    /// at least one is not. `number` is the place's among all of the network.
+    pub fn mix_of<T: Readable>(
+        &mut self,
+        choice: Choice<T>,
+        number: usize,
+        is_zero: impl Fn(T) -> bool,
+        mut body: impl FnMut(&mut Self, T) -> Port,
+    ) -> Port {
+        let Some(mixture) = self.mixture else { return self.one_of(choice, body) };
+        let there: Vec<(Index, T)> = mixture[choice.gene()]
+            .iter()
+            .filter_map(|index| Some((*index, self.read(choice, *index)?)))
+            .filter(|(_, value)| !is_zero(*value))
+            .collect();
+        let mut ports = Vec::with_capacity(there.len());
+        for (_, value) in &there {
+            ports.push(body(self, *value));
+        }
+        let Some(first) = ports.first() else {
+            // nothing adds here, so that nothing reads the port
+            let value = self.of(choice).value;
+            return body(self, value);
+        };
+        let of = ports.len();
+        if self.guard.value {
+            let values = there.iter().map(|(index, _)| *index).collect();
+            self.mixes.push(Mix { number, gene: choice.gene(), values });
+        }
+        let channels = first.channels.clone();
+        let extent = first.extent.clone();
+        let read: Vec<&Port> = ports.iter().collect();
+        let slot = SlotName::numbered(MIXES, number);
+        self.push(slot, &read, channels, extent, |_| Operator::WeightedSum { of })
     }
 
     /// The sum of those ports that exist, all of the size of `like`: a layer where there are several, the port itself

@@ -92,6 +92,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// The names of its choices.
     fn words(&self) -> &dyn Words;
 
+    /// The choices of which a mixture can hold several values at once, each weighted where its output is added.
+    fn mixed(&self) -> Vec<GeneId> {
+        Vec::new()
+    }
+
     /// Its stages, where they have the choices of OFA's formats: kernels, expand ratios, depths, widths.
     fn stages(&self) -> Option<&Stages> {
         None

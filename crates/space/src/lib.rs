@@ -28,7 +28,7 @@ mod weight;
 
 pub use activation::Activation;
 pub use arch::Arch;
-pub use builder::{Layer, SlotName};
+pub use builder::{Layer, MIXES, Mix, SlotName};
 pub use cost::{Cost, cost};
 pub use encoder::{Encoded, Encoder};
 pub use families::{FamilyName, KINDS};
@@ -41,7 +41,7 @@ pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIn
 pub use layer::{LayerSpec, make_divisible};
 pub use operators::{Bottleneck, FreeChannels, MbConv, Operator, Separable, reduced_parts};
 pub use preset::{open, preset, preset_names};
-pub use search_space::{RESOLUTION, SearchSpace};
+pub use search_space::{Mixture, RESOLUTION, SearchSpace};
 pub use trace::Var;
 pub use value::{Extent, Ratio, Readable, Value};
 pub use weight::{Norm, Take, WeightRole, WeightSpec};

@@ -18,6 +18,7 @@ mod relu_conv;
 mod separable;
 mod stem;
 mod sum;
+mod weighted_sum;
 mod words;
 mod zero;
 
@@ -103,6 +104,11 @@ pub enum Operator {
         /// Number of inputs, at least 2.
         of: usize,
     },
+    /// Weighted sum of several inputs of one size, in a mixture of sub-networks.
+    WeightedSum {
+        /// Number of inputs, at least 1.
+        of: usize,
+    },
     /// Zeros of the input's size.
     Zero,
     /// Two 1x1 convolutions of stride 2, the second of them one place further, side by side, and a batch norm.
@@ -166,7 +172,7 @@ trait Form {
 type Reader = fn(&[&str]) -> Option<Parsed>;
 
 /// The readers of keys.
-const READERS: [Reader; 16] = [
+const READERS: [Reader; 17] = [
     stem::read,
     mbconv::read,
     separable::read,
@@ -183,6 +189,7 @@ const READERS: [Reader; 16] = [
     zero::read,
     norm::read,
     factorized_reduction::read,
+    weighted_sum::read,
 ];
 
 /// The contents of a key.
@@ -214,6 +221,7 @@ impl Operator {
             Self::FeatureMix { activation } => question(&feature_mix::FeatureMix { activation }),
             Self::Classifier => question(&classifier::Classifier),
             Self::Sum { of } => question(&sum::Sum { of }),
+            Self::WeightedSum { of } => question(&weighted_sum::WeightedSum { of }),
             Self::Zero => question(&zero::Zero),
             Self::FactorizedReduction => question(&factorized_reduction::FactorizedReduction),
             Self::Norm { activation } => question(&norm::Norm { activation }),

@@ -9,7 +9,7 @@ use num_bigint::BigUint;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::builder::{Builder, Node, layers};
+use crate::builder::{Builder, Mix, Node, layers};
 use crate::families::space_file::{SpaceFile, VERSION};
 use crate::families::{Family, FamilyName};
 use crate::genome::{GeneId, GeneRow, Genome, Index};
@@ -41,6 +41,15 @@ impl PartialEq for SearchSpace {
     fn eq(&self, other: &Self) -> bool {
         self.file == other.file && self.genome == other.genome
     }
+}
+
+/// A mixture of sub-networks: a static network in which several values of choices add.
+#[derive(Clone, Debug)]
+pub struct Mixture {
+    /// The layers, those that add among them.
+    pub layers: Vec<LayerSpec>,
+    /// The places that add.
+    pub mixes: Vec<Mix>,
 }
 
 impl SearchSpace {
@@ -313,6 +322,44 @@ impl SearchSpace {
     /// The layers of a row's sub-network.
     pub fn lower_row(&self, row: &GeneRow) -> Vec<LayerSpec> {
         layers(self.build(row, None))
+    }
+
+    /// The choices of which a mixture can hold several values at once.
+    pub fn mixed_genes(&self) -> Vec<GeneId> {
+        self.family.mixed()
+    }
+
+    /// The layers of a mixture at a resolution: several values at once of the choices that can be mixed
+    /// ([`SearchSpace::mixed_genes`]), and one of each other choice. Each layer's weights are the shared ones of its slot.
+    ///
+    /// # Errors
+    /// If there is no list of values for each choice, a list has none or one that may not be drawn, or several of a choice that
+    /// cannot be mixed.
+    pub fn mixture(&self, values: &[Vec<Index>], resolution: Extent) -> Result<Mixture> {
+        let place = || format!("mixture of space {}", self.name());
+        let genome = self.genome();
+        if values.len() != genome.len() {
+            return Err(Error::invalid(place(), "lists of values", genome.len(), values.len()));
+        }
+        let mixed = self.mixed_genes();
+        for (gene, values) in values.iter().enumerate() {
+            let allowed = values.iter().all(|value| genome.allowed(gene).contains(value));
+            let most = if mixed.contains(&gene) { genome.allowed(gene).len() } else { 1 };
+            if !allowed || values.is_empty() || values.len() > most {
+                let expected = format!("1 to {most} values that may be drawn");
+                return Err(Error::invalid(
+                    place(),
+                    genome.genes()[gene].words(),
+                    expected,
+                    format!("{values:?}"),
+                ));
+            }
+        }
+        let row: Vec<Index> = values.iter().map(|values| values[0]).collect();
+        let mut builder = Builder::new(genome, &row, Some(resolution)).of_mixture(values);
+        self.family.build(&mut builder);
+        let (nodes, mixes) = builder.finish_mixture();
+        Ok(Mixture { layers: layers(nodes), mixes })
     }
 
     /// Each slot in a row's network; `resolution`, if given, replaces the row's.

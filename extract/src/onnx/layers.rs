@@ -61,6 +61,11 @@ pub(super) fn append(
         Operator::Classifier => classifier::append(graph, name, weights)?,
         Operator::Sum { .. } => sum::append(graph, name, inputs),
         Operator::Zero => zero::append(graph, name),
+        Operator::WeightedSum { .. } => {
+            let place = format!("layer {name}");
+            let error = base::Error::invalid(place, "operator", "that of a sub-network", "a mixture of them");
+            return Err(error.into());
+        }
         Operator::FactorizedReduction => {
             let extent = [layer.input.height, layer.input.width];
             factorized_reduction::append(graph, name, extent, weights)?;

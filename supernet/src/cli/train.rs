@@ -15,11 +15,11 @@ use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    ConflictRecord, ControllerRecord, CostAxis, DerivedRecord, EarlyEnd, MemoryEstimate, Observer,
-    PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile, TrainConfig,
-    TrainTask, Trainer, ValidationRecord,
+    ArchitectureRecord, ConflictRecord, ControllerRecord, CostAxis, DerivedRecord, EarlyEnd, MemoryEstimate,
+    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile,
+    TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
@@ -400,9 +400,24 @@ impl Observer for Progress<'_> {
         );
     }
 
+    fn searched(&mut self, record: &ArchitectureRecord) {
+        let ArchitectureRecord { step, entropy, derived_skips, arch, .. } = record;
+        let skips = 100.0 * record.skips;
+        info!(
+            "  after {step} steps entropy {entropy:.3}, {skips:.0} % of skips, {derived_skips} chosen  {arch}"
+        );
+        if record.collapsed {
+            warn!(
+                "the search collapses: skips have {skips:.0} % of the probability; raise warmup_epochs, or set most_skips in the \
+                 recipe"
+            );
+        }
+    }
+
     fn derived(&mut self, record: &DerivedRecord) {
         let DerivedRecord { arch, candidates, accuracy, .. } = record;
-        info!("derived of {candidates} candidates, val top-1 {accuracy}  {arch}");
+        let of = if *candidates > 1 { format!(" of {candidates} candidates") } else { String::new() };
+        info!("derived{of}, val top-1 {accuracy}  {arch}");
         self.derived = Some(record.clone());
     }
 

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, SearchSpace, sampler};
 
+use super::architecture::Logits;
 use super::controller::Pupil;
 use super::cost_axis::{CostAxis, CostKind};
 use crate::error::{Error, Result};
@@ -30,6 +31,8 @@ pub enum Draw {
     Attentive(Attentive),
     /// This many, drawn by the recipe's controller.
     Controller(usize),
+    /// By the recipe's architecture parameters: one by their probabilities, or a mixture of all.
+    Architecture,
 }
 
 /// Attentive sampling (Wang et al. 2021, AttentiveNAS): for each network of a step, candidates whose costs lie in one bin, of which
@@ -88,6 +91,7 @@ pub(super) struct DrawnFrom<'a> {
 pub(super) struct DrawnBy<'a> {
     pub cost: &'a CostAxis,
     pub pupil: Option<&'a Pupil>,
+    pub logits: Option<&'a Logits>,
 }
 
 impl Draw {
@@ -96,10 +100,15 @@ impl Draw {
         draws.iter().any(|draw| matches!(draw, Self::Controller(_)))
     }
 
+    /// Whether architecture parameters draw.
+    pub fn by_architecture(draws: &[Self]) -> bool {
+        draws.contains(&Self::Architecture)
+    }
+
     /// Number of sub-networks that these draws give.
     pub fn count(draws: &[Self]) -> usize {
         let each = draws.iter().map(|draw| match draw {
-            Self::Largest | Self::Smallest => 1,
+            Self::Largest | Self::Smallest | Self::Architecture => 1,
             Self::Random(count) | Self::Fair(count) | Self::Controller(count) => *count,
             Self::Attentive(attentive) => attentive.networks,
         });
@@ -110,7 +119,8 @@ impl Draw {
     pub fn cost(&self) -> Option<CostKind> {
         match self {
             Self::Attentive(attentive) => Some(attentive.by),
-            Self::Largest | Self::Smallest | Self::Random(_) | Self::Fair(_) | Self::Controller(_) => None,
+            Self::Largest | Self::Smallest | Self::Architecture => None,
+            Self::Random(_) | Self::Fair(_) | Self::Controller(_) => None,
         }
     }
 
@@ -142,6 +152,12 @@ impl Draw {
                     })?;
                     let draw = |_| Candidates::single(pupil.draw(from.allowed, &mut rng));
                     drawn.extend((0..*count).map(draw));
+                }
+                Self::Architecture => {
+                    let logits = from.by.logits.ok_or_else(|| {
+                        Error::invalid("recipe", "architecture", "settings of its parameters", "none")
+                    })?;
+                    drawn.push(Candidates::single(logits.draw(from.allowed, &mut rng)));
                 }
                 Self::Attentive(attentive) => {
                     let bins = Bins::of(from, attentive.bins)?;
@@ -207,7 +223,7 @@ mod tests {
     use space::preset;
 
     fn drawn(draws: &[Draw], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Candidates> {
-        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None };
+        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None, logits: None };
         let from = DrawnFrom { allowed, resolution: allowed.greatest_resolution(), by };
         Draw::candidates(draws, &from, seed, step).expect("costs are known")
     }

@@ -5,7 +5,9 @@ use space::Arch;
 
 use super::conflict::ConflictRecord;
 use super::plan::PlannedPhase;
-use super::record::{ControllerRecord, DerivedRecord, EarlyEnd, LogLine, StepRecord, ValidationRecord};
+use super::record::{
+    ArchitectureRecord, ControllerRecord, DerivedRecord, EarlyEnd, LogLine, StepRecord, ValidationRecord,
+};
 
 /// Receives the events of a run; by default ignores them.
 pub trait Observer {
@@ -21,7 +23,9 @@ pub trait Observer {
     fn conflict(&mut self, _record: &ConflictRecord) {}
     /// The controller had a lesson.
     fn taught(&mut self, _record: &ControllerRecord) {}
-    /// The controller derived a sub-network.
+    /// An epoch with architecture parameters ended.
+    fn searched(&mut self, _record: &ArchitectureRecord) {}
+    /// A sub-network was derived.
     fn derived(&mut self, _record: &DerivedRecord) {}
     /// A phase ended early, because validation no longer improved.
     fn ended_early(&mut self, _end: &EarlyEnd) {}
@@ -47,6 +51,7 @@ pub(super) fn notify(observer: &mut dyn Observer, line: &LogLine) {
         LogLine::EndedEarly(end) => observer.ended_early(end),
         LogLine::Conflict(record) => observer.conflict(record),
         LogLine::Controller(record) => observer.taught(record),
+        LogLine::Architecture(record) => observer.searched(record),
         LogLine::Derived(record) => observer.derived(record),
         _ => {}
     }

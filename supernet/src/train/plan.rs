@@ -9,6 +9,7 @@ use network::data::{Augmentation, Sampling};
 use serde::{Serialize, Serializer};
 use space::{Extent, SearchSpace};
 
+use super::architecture::ArchitectureRecipe;
 use super::controller::ControllerRecipe;
 use super::cost_axis::CostKind;
 use super::draw::{Candidates, Draw, DrawnBy, DrawnFrom};
@@ -178,6 +179,9 @@ pub struct TrainingPlan {
     /// The controller that draws sub-networks, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerRecipe>,
+    /// The architecture parameters, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<ArchitectureRecipe>,
     /// Augmentation of the images; plans older than this field have none and use [`Augmentation::unsaid`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -225,6 +229,7 @@ impl TrainingPlan {
             class_weights: None,
             validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),
             controller: recipe.controller,
+            architecture: recipe.architecture,
             augmentation: None,
             start: None,
             teacher: None,
@@ -366,7 +371,7 @@ mod tests {
         let space = preset("fashion").expect("a preset");
         let plan = TrainingPlan::new(&recipe(), 10, 3);
         let last = &plan.phases[5];
-        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None };
+        let by = DrawnBy { cost: &CostAxis::Macs, pupil: None, logits: None };
         let draw = |step| plan.candidates(&space, last, step, by).expect("something to choose");
         assert_eq!(draw(last.first_step), draw(last.first_step));
         assert_ne!(draw(last.first_step), draw(last.first_step + 1));

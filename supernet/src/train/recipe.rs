@@ -15,6 +15,7 @@ pub use built_in::BuiltIn;
 pub(super) use check::within;
 pub(super) use file::is_one;
 
+use super::architecture::ArchitectureRecipe;
 use super::class_weights::ClassWeights;
 use super::controller::ControllerRecipe;
 use super::cost_axis::CostKind;
@@ -112,7 +113,9 @@ fn is_zero(value: &f64) -> bool {
 impl Phase {
     /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
     fn train_alone(&mut self) {
-        let is_chosen = Draw::by_controller(&self.draw) || self.draw.iter().any(|draw| draw.cost().is_some());
+        let is_chosen = Draw::by_controller(&self.draw)
+            || Draw::by_architecture(&self.draw)
+            || self.draw.iter().any(|draw| draw.cost().is_some());
         if Draw::count(&self.draw) > 1 || is_chosen {
             self.draw = vec![Draw::Random(1)];
         }
@@ -168,6 +171,8 @@ pub struct Recipe {
     pub validation: Option<ValidationSettings>,
     /// The controller that draws sub-networks, if there is one.
     pub controller: Option<ControllerRecipe>,
+    /// The architecture parameters, if there are any.
+    pub architecture: Option<ArchitectureRecipe>,
     /// Augmentation of the images, where it does not follow from the data.
     pub augmentation: AugmentationSettings,
     /// The phases, in order.
@@ -254,6 +259,7 @@ impl Recipe {
             phase.epochs *= factor;
             phase.warmup_epochs *= factor;
         }
+        scaled.architecture.iter_mut().for_each(|architecture| architecture.warmup_epochs *= factor);
         scaled
     }
 
@@ -341,6 +347,7 @@ impl Recipe {
         if space.subnetworks() == 1u32.into() {
             suited.phases.iter_mut().for_each(Phase::train_alone);
             suited.controller = None;
+            suited.architecture = None;
         }
         suited
     }

@@ -99,15 +99,35 @@ pub struct ControllerRecord {
     pub links: Option<f64>,
 }
 
-/// The sub-network that a controller derived after the last step.
+/// The architecture parameters after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArchitectureRecord {
+    /// Steps taken so far.
+    pub step: u64,
+    /// The phase's name.
+    pub phase: String,
+    /// Mean entropy of a choice, in nats.
+    pub entropy: f64,
+    /// Mean probability of `skip_connect`.
+    pub skips: f64,
+    /// Choices that are `skip_connect` in the sub-network of now.
+    pub derived_skips: usize,
+    /// Whether skips have more than half of the probability: the search collapses.
+    pub collapsed: bool,
+    /// The sub-network that would be derived now.
+    pub arch: Arch,
+}
+
+/// The sub-network that a controller or architecture parameters derived after the last step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DerivedRecord {
     /// Steps taken so far.
     pub step: u64,
     /// The sub-network.
     pub arch: Arch,
-    /// Its reward, by which it was chosen.
-    pub reward: f64,
+    /// Its reward, where it was chosen by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
     /// Different candidates that were scored.
     pub candidates: usize,
     /// Share of all validation images classified correctly, with statistics of training images.
@@ -166,7 +186,9 @@ pub enum LogLine {
     Conflict(ConflictRecord),
     /// The controller had a lesson.
     Controller(ControllerRecord),
-    /// The controller derived a sub-network.
+    /// The state of architecture parameters.
+    Architecture(ArchitectureRecord),
+    /// A sub-network was derived.
     Derived(DerivedRecord),
     /// The run ended by a divergence.
     Diverged(Divergence),
@@ -199,6 +221,7 @@ impl LogLine {
             Self::EndedEarly(end) => end.step,
             Self::Conflict(record) => record.step,
             Self::Controller(record) => record.step,
+            Self::Architecture(record) => record.step,
             Self::Derived(record) => record.step,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
             // the steps after it take another course: no resume keeps the line
@@ -213,7 +236,7 @@ impl LogLine {
             Self::Evaluation { step, .. } => *step > 0,
             Self::SkippedImage { .. } | Self::Step(_) | Self::Diverged(_) => false,
             Self::Validation(_) | Self::EndedEarly(_) | Self::Conflict(_) => false,
-            Self::Controller(_) | Self::Derived(_) => false,
+            Self::Controller(_) | Self::Architecture(_) | Self::Derived(_) => false,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! fresh optimizer, as in the authors' code. Losses are read after the whole step, optimizer included, is launched:
 //! reading them is the only wait in a step, but for `distillation = "alpha"`, which reads logits.
 
+mod architecture;
 mod conflict;
 mod controller;
 mod learn;
@@ -39,6 +40,7 @@ use network::elastic::{Gradients, SharedWeights, sort_channels};
 use network::eval::{Calibration, Evaluator};
 use space::{Arch, Extent, SearchSpace, sampler};
 
+use super::architecture::Logits;
 use super::average::Average;
 use super::controller::Pupil;
 use super::cost_axis::CostAxis;
@@ -105,6 +107,8 @@ pub struct Trainer {
     average: Option<Average>,
     /// The controller that draws sub-networks, if the plan has one.
     pupil: Option<Pupil>,
+    /// The architecture parameters, if the plan has some.
+    logits: Option<Logits>,
     teacher: Option<Supernet>,
     /// The teacher of phases with `teacher = "file"`.
     teacher_file: Option<TeacherFile>,
@@ -358,6 +362,9 @@ impl Trainer {
         watch: &mut Stopwatch,
     ) -> Result<StepRecord> {
         let step = self.step;
+        let (_, _, height, width) = batch.inputs.dims4()?;
+        let resolution = Extent { height, width };
+        self.step_logits_if_due(phase, resolution)?;
         let losses = self.learn(phase, step, batch)?;
         self.exchange.sum(&self.gradients)?;
         if let Some(most) = self.plan.gradient_clip {
@@ -374,8 +381,6 @@ impl Trainer {
         // not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
-        let (_, _, height, width) = batch.inputs.dims4()?;
-        let resolution = Extent { height, width };
         let ms = watch.lap().as_secs_f64() * 1e3;
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
     }
@@ -421,7 +426,8 @@ impl Learner for InPhase<'_> {
         let Some(taught) = self.trainer.give_lesson_if_due(self.index, stop, report)? else {
             return Ok(Pause::Stopped);
         };
-        Ok(if reported || taught { Pause::Done } else { pause })
+        let searched = self.trainer.report_logits_if_due(self.index, report)?;
+        Ok(if reported || taught || searched { Pause::Done } else { pause })
     }
 
     fn save(&mut self) -> Result<()> {

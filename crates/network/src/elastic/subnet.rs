@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use kernels::Backend;
-use space::{Arch, LayerSpec, SearchSpace, WeightSpec};
+use space::{Arch, LayerSpec, MIXES, SearchSpace, WeightSpec};
 
 use super::kernel_transform::KernelTransform;
 use super::shared::{Gradients, SharedWeights};
@@ -21,6 +21,8 @@ pub struct SubnetWeights<'a> {
     /// The weights that are no views, by their names in the static network.
     made: BTreeMap<String, Made>,
     values: BTreeMap<String, Tensor>,
+    /// Names of the weights of a mixture's sums, which are not shared.
+    mixes: Vec<String>,
     backend: Backend,
     epsilon: f32,
 }
@@ -121,7 +123,22 @@ impl<'a> SubnetWeights<'a> {
             }
         }
         let epsilon = space.batch_norm_epsilon();
-        Ok(Self { shared, layers, made, values, backend: backend.clone(), epsilon })
+        Ok(Self { shared, layers, made, values, mixes: Vec::new(), backend: backend.clone(), epsilon })
+    }
+
+    /// The weights of a mixture: those of its weighted sums are these, in their order, and 0 for a map of ones.
+    ///
+    /// # Errors
+    /// If a tensor cannot be made.
+    pub fn mixing(mut self, weights: &[Vec<f32>]) -> Result<Self> {
+        for (at, own) in weights.iter().enumerate() {
+            let name = format!("{MIXES}.{at}.weight");
+            let values = [own.as_slice(), &[0.0]].concat();
+            let tensor = Tensor::from_vec(values, own.len() + 1, &self.backend.device())?;
+            self.values.insert(name.clone(), tensor);
+            self.mixes.push(name);
+        }
+        Ok(self)
     }
 
     /// A source of compact copies of the weights and of the running statistics of every batch norm, for another
@@ -189,6 +206,9 @@ impl<'a> SubnetWeights<'a> {
                 tensors.insert(weight.name, tensor);
             }
         }
+        for name in &self.mixes {
+            tensors.insert(name.clone(), self.values[name].zeros_like()?);
+        }
         Ok(SubnetGradients { subnet: self, gradients, tensors })
     }
 }
@@ -207,6 +227,14 @@ impl SubnetGradients<'_> {
     /// If there is no room for the operands.
     pub fn source(&self) -> Result<Source<'static>> {
         Ok(self.subnet.values()?.with_gradients(self.tensors.clone()))
+    }
+
+    /// The slopes by the weights of a mixture's sums, in their order, and by that of a map of ones.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn mix_slopes(&self) -> Result<Vec<Vec<f32>>> {
+        self.subnet.mixes.iter().map(|name| Ok(self.tensors[name].to_vec1()?)).collect()
     }
 
     /// Adds the gradients of weights that are not views to those of the shared tensors.

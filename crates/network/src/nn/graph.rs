@@ -15,6 +15,8 @@ pub(super) enum InputGradients {
     One(Option<Tensor>),
     /// The same gradient for each of its inputs.
     Same(Tensor),
+    /// A gradient for each of its inputs, in order.
+    Each(Vec<Tensor>),
 }
 
 /// The inputs of each layer of a network, in the order in which layers run.
@@ -112,6 +114,11 @@ impl Graph {
                 InputGradients::One(None) => {}
                 InputGradients::One(Some(gradient)) => add(&mut gradients[places[0]], gradient, backend)?,
                 InputGradients::Same(gradient) => share(&mut gradients, places, gradient, backend)?,
+                InputGradients::Each(own) => {
+                    for (&place, gradient) in places.iter().zip(own) {
+                        add(&mut gradients[place], gradient, backend)?;
+                    }
+                }
             }
         }
         Ok(gradients.swap_remove(0))

@@ -16,6 +16,7 @@ mod relu_conv;
 mod separable;
 mod stem;
 mod sum;
+mod weighted_sum;
 mod zero;
 
 use candle_core::Tensor;
@@ -96,6 +97,7 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
         }
         Operator::Classifier => Box::new(classifier::Classifier::new(spec, source)?),
         Operator::Sum { .. } => Box::new(sum::Sum::new(source)),
+        Operator::WeightedSum { of } => Box::new(weighted_sum::WeightedSum::new(*of, source)?),
         Operator::Zero => Box::new(zero::Zero::new(source)),
         Operator::FactorizedReduction => {
             Box::new(factorized_reduction::FactorizedReduction::new(spec, source)?)
@@ -119,6 +121,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         Operator::FeatureMix { .. } => feature_mix::held(spec),
         Operator::Classifier => classifier::held(spec),
         Operator::Sum { of } => sum::held(*of, spec),
+        Operator::WeightedSum { of } => weighted_sum::held(*of, spec),
         Operator::Zero => zero::held(spec),
         Operator::FactorizedReduction => factorized_reduction::held(spec),
         Operator::Norm { .. } => norm::held(spec),

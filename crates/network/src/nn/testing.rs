@@ -170,6 +170,7 @@ impl Case {
                 InputGradients::One(None) => Vec::new(),
                 InputGradients::One(Some(gradient)) => vec![values(&gradient)],
                 InputGradients::Same(gradient) => vec![values(&gradient); self.inputs.len()],
+                InputGradients::Each(gradients) => gradients.iter().map(values).collect(),
             };
             assert!(tape.saved().is_empty(), "{}: all that was kept is read", self.spec);
         }

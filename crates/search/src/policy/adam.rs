@@ -1,8 +1,8 @@
-//! Adam (Kingma and Ba 2015), for strategies that follow a gradient up.
+//! Adam (Kingma and Ba 2015), for what follows a gradient up.
 
 /// Parameters with their moving averages.
 #[derive(Clone, Debug)]
-pub(crate) struct Adam {
+pub struct Adam {
     /// The values.
     pub values: Vec<f64>,
     moments: Vec<[f64; 2]>,
@@ -12,8 +12,10 @@ pub(crate) struct Adam {
 
 /// Decays of the averages of gradients and of their squares, and the addend of the divisor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AdamSettings {
+pub struct AdamSettings {
+    /// Decays of the averages.
     pub decays: [f64; 2],
+    /// What is added to the divisor.
     pub addend: f64,
 }
 
@@ -24,6 +26,7 @@ impl Default for AdamSettings {
 }
 
 impl Adam {
+    /// Parameters with these values, at rest.
     pub fn new(values: Vec<f64>, settings: AdamSettings) -> Self {
         Self { moments: vec![[0.0; 2]; values.len()], values, settings, steps: 0 }
     }
@@ -66,7 +69,7 @@ impl Adam {
 }
 
 /// The softmax of logits.
-pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
+pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
     let sum: f64 = powers.iter().sum();

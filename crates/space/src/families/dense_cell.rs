@@ -160,7 +160,8 @@ impl DenseCell {
         for (from, &choice) in self.edges[to - 1].iter().enumerate() {
             let leads = self.leads(b, from, to);
             edges.push(b.when(&leads, |b| {
-                b.one_of(choice, |b, operator: CellOperator| {
+                let is_zero = |operator| operator == CellOperator::None;
+                b.mix_of(choice, first + from, is_zero, |b, operator: CellOperator| {
                     operator.push(b, first + from, &nodes[from], cell.channels)
                 })
             }));
@@ -220,6 +221,10 @@ impl Family for DenseCell {
 
     fn words(&self) -> &dyn Words {
         self
+    }
+
+    fn mixed(&self) -> Vec<GeneId> {
+        self.edges.iter().flatten().map(|edge| edge.gene()).collect()
     }
 }
 

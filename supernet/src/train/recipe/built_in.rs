@@ -12,7 +12,7 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 9] = [
+pub(super) const BUILT_IN: [BuiltIn; 12] = [
     BuiltIn {
         name: "progressive",
         about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
@@ -57,6 +57,21 @@ pub(super) const BUILT_IN: [BuiltIn; 9] = [
         name: "enas",
         about: "one sub-network a step, drawn by an LSTM that learns what scores best (Pham et al. 2018, ENAS)",
         text: include_str!("../../../recipes/enas.toml"),
+    },
+    BuiltIn {
+        name: "darts",
+        about: "all operators of an edge at once, weighted by what follows a gradient (Liu et al. 2019, DARTS)",
+        text: include_str!("../../../recipes/darts.toml"),
+    },
+    BuiltIn {
+        name: "gdas",
+        about: "one operator of an edge at a time, drawn with noise by what follows a gradient (Dong and Yang 2019, GDAS)",
+        text: include_str!("../../../recipes/gdas.toml"),
+    },
+    BuiltIn {
+        name: "proxyless",
+        about: "two operators of an edge compete at a time, by binary gates (Cai et al. 2019, ProxylessNAS)",
+        text: include_str!("../../../recipes/proxyless.toml"),
     },
 ];
 

@@ -38,6 +38,7 @@ impl Recipe {
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.validation.iter().try_for_each(|validation| validation.check(place))?;
         self.controller.iter().try_for_each(|controller| controller.check(place))?;
+        self.architecture.iter().try_for_each(|architecture| architecture.check(place))?;
         self.augmentation.check(place)?;
         within(place, "number of phases", self.phases.len() as f64, [1.0, 1000.0])?;
         for (index, phase) in self.phases.iter().enumerate() {
@@ -46,6 +47,7 @@ impl Recipe {
             })?;
         }
         self.check_controller(place)?;
+        self.check_architecture(place)?;
         self.check_costs(place)?;
         self.check_order(place)?;
         self.check_teachers(place)
@@ -66,6 +68,28 @@ impl Recipe {
                     .and_then_do("add { controller = 1 } to a draw"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// There are architecture parameters where and only where they draw; then they are all that draws in the phase.
+    fn check_architecture(&self, place: &str) -> Result<()> {
+        let draws = self.phases.iter().any(|phase| Draw::by_architecture(&phase.draw));
+        let refused =
+            |field: &str, expected: &str, got: &str| Err(Error::invalid(place, field, expected, got));
+        match (draws, self.architecture.is_some()) {
+            (true, false) => return refused("architecture", "a table, for phases that draw by it", "none"),
+            (false, true) => return refused("architecture", "none, for no phase draws by it", "a table"),
+            _ => {}
+        }
+        if draws && self.controller.is_some() {
+            return refused("architecture", "one of [architecture] and [controller]", "both");
+        }
+        let alone = |phase: &&Phase| Draw::by_architecture(&phase.draw) && phase.draw.len() > 1;
+        match self.phases.iter().find(alone) {
+            Some(phase) => {
+                refused(&format!("draw of phase {}", phase.name), "architecture alone", "others too")
+            }
+            None => Ok(()),
         }
     }
 

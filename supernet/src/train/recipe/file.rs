@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Allowed, Phase, Recipe};
 use crate::error::{Error, Result};
+use crate::train::architecture::ArchitectureRecipe;
 use crate::train::class_weights::ClassWeights;
 use crate::train::controller::ControllerRecipe;
 use crate::train::draw::Draw;
@@ -80,6 +81,8 @@ pub(super) struct File<P> {
     validation: Option<ValidationSettings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     controller: Option<ControllerRecipe>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    architecture: Option<ArchitectureRecipe>,
     #[serde(default, skip_serializing_if = "is_default")]
     augmentation: AugmentationSettings,
     phases: Vec<P>,
@@ -118,6 +121,7 @@ impl<P> File<P> {
             class_weights: self.class_weights,
             validation: self.validation,
             controller: self.controller,
+            architecture: self.architecture,
             augmentation: self.augmentation,
             phases: self.phases.into_iter().map(phase).collect(),
         })
@@ -162,6 +166,7 @@ impl From<Recipe> for File<Phase> {
             class_weights: recipe.class_weights,
             validation: recipe.validation,
             controller: recipe.controller,
+            architecture: recipe.architecture,
             augmentation: recipe.augmentation,
             phases: recipe.phases,
         }

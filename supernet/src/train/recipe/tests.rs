@@ -156,7 +156,10 @@ fn attentive_draws_compare_by_one_cost() {
         text[text.find("[[phases]]").expect("a phase")..].replace("bins = 20", "bins = 20, by = \"latency\"");
     let second = second.replace("name = \"attentive\"", "name = \"second\"");
     let error = Recipe::from_toml("r.toml", &format!("{text}\n{second}")).expect_err("two costs").to_string();
-    assert!(error.contains("draw.attentive.by and controller.cost.by: expected the same in all, got several"), "{error}");
+    assert!(
+        error.contains("draw.attentive.by and controller.cost.by: expected the same in all, got several"),
+        "{error}"
+    );
 }
 
 #[test]

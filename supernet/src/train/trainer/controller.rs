@@ -20,6 +20,13 @@ use crate::train::record::{ControllerRecord, DerivedRecord, LogLine};
 /// Version of the file of a derived sub-network, which `--arch` reads.
 const VERSION: u32 = 1;
 
+/// A derived sub-network, its reward if it was chosen by that, and the number of different candidates.
+struct Chosen {
+    arch: Arch,
+    reward: Option<f64>,
+    candidates: usize,
+}
+
 /// Sums over the samples of a lesson.
 #[derive(Default)]
 struct Sums {
@@ -157,20 +164,58 @@ impl Trainer {
         Ok(Accuracy { correct: hits.count(), n: labels.len() })
     }
 
-    /// After the last step: draws candidates from the controller, scores each on validation images by their own statistics,
-    /// and writes the one with the highest reward, of equal ones the first drawn. `None` if `stop` was set first.
+    /// After the last step: writes the sub-network that the controller or the architecture parameters choose. `None` if `stop` was
+    /// set first.
     pub(super) fn derive(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Option<()>> {
-        let Some(pupil) = &self.pupil else { return Ok(Some(())) };
+        let chosen = match (&self.pupil, &self.logits) {
+            (Some(pupil), _) => {
+                let Some(chosen) = self.best_candidate(pupil, stop)? else { return Ok(None) };
+                chosen
+            }
+            (None, Some(logits)) => {
+                Chosen { arch: logits.derived(&self.space).0, reward: None, candidates: 1 }
+            }
+            (None, None) => return Ok(Some(())),
+        };
+        let Chosen { arch, reward, candidates } = chosen;
+        let Some(accuracy) = self.accuracy_unless(stop, &self.dataset, &arch)? else { return Ok(None) };
+        let top1 = accuracy.top1();
+        let document = json!({
+            "kind": "derived",
+            "version": VERSION,
+            "arch": arch,
+            "space": self.space.name(),
+            "reward": reward,
+            "candidates": candidates,
+            "val": { "top1": top1, "correct": accuracy.correct, "n": accuracy.n },
+        });
+        let text = base::document::printed(&document);
+        base::file::write_atomically(&self.folder.derived(), text.as_bytes())?;
+        let line =
+            LogLine::Derived(DerivedRecord { step: self.step, arch, reward, candidates, top1, accuracy });
+        if !self.has_happened(|line| matches!(line, LogLine::Derived(_))) {
+            self.folder.log(&line)?;
+        }
+        notify(observer, &line);
+        Ok(Some(()))
+    }
+
+    /// Draws candidates from the controller, and scores each on validation images by their own statistics: the one with the
+    /// highest reward, of equal ones the first drawn. `None` if `stop` was set first.
+    fn best_candidate(&self, pupil: &Pupil, stop: &AtomicBool) -> Result<Option<Chosen>> {
         let recipe = pupil.recipe;
         let mut rng = rng_for("derived", self.config.seed, &[]);
         let images = self.dataset.with_val_images(recipe.images);
-        let mut found: Option<(f64, Arch)> = None;
-        let mut seen = std::collections::HashSet::new();
+        let mut drawn: Vec<Arch> = Vec::with_capacity(recipe.candidates);
         for _ in 0..recipe.candidates {
             let arch = pupil.draw(&self.space, &mut rng);
-            if !seen.insert(arch.clone()) {
-                continue;
+            if !drawn.contains(&arch) {
+                drawn.push(arch);
             }
+        }
+        let candidates = drawn.len();
+        let mut found: Option<(f64, Arch)> = None;
+        for arch in drawn {
             let mut sum = Accuracy { correct: 0, n: 0 };
             let batch = self.plan.batch / self.plan.accumulation;
             for batch in eval_batches(images.val(), images.preprocess(), arch.resolution, batch) {
@@ -185,33 +230,6 @@ impl Trainer {
                 found = Some((reward, arch));
             }
         }
-        let Some((reward, arch)) = found else { return Ok(Some(())) };
-        let Some(accuracy) = self.accuracy_unless(stop, &self.dataset, &arch)? else { return Ok(None) };
-        let document = json!({
-            "kind": "derived",
-            "version": VERSION,
-            "arch": arch,
-            "space": self.space.name(),
-            "reward": reward,
-            "candidates": seen.len(),
-            "images": images.val().len(),
-            "val": { "top1": accuracy.top1(), "correct": accuracy.correct, "n": accuracy.n },
-        });
-        let text = base::document::printed(&document);
-        base::file::write_atomically(&self.folder.derived(), text.as_bytes())?;
-        let candidates = seen.len();
-        let line = LogLine::Derived(DerivedRecord {
-            step: self.step,
-            arch,
-            reward,
-            candidates,
-            top1: accuracy.top1(),
-            accuracy,
-        });
-        if !self.has_happened(|line| matches!(line, LogLine::Derived(_))) {
-            self.folder.log(&line)?;
-        }
-        notify(observer, &line);
-        Ok(Some(()))
+        Ok(found.map(|(reward, arch)| Chosen { arch, reward: Some(reward), candidates }))
     }
 }

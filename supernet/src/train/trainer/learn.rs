@@ -54,6 +54,10 @@ impl Trainer {
         let partners = batch.targets.partners();
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
+        if self.mixes(phase) {
+            let target = Target { labels, partners, smoothing, class_weights, share, ..Target::default() };
+            return self.learn_mixture(batch, &target);
+        }
         let mut losses = Vec::with_capacity(archs.len());
         let Phase { allowed, teacher: of_phase, dropout, .. } = &phase.phase;
         let distillation = phase.phase.distillation;
@@ -118,7 +122,7 @@ impl Trainer {
 
     /// What decides about sub-networks beside chance.
     pub(super) fn drawn_by(&self) -> DrawnBy<'_> {
-        DrawnBy { cost: &self.cost, pupil: self.pupil.as_ref() }
+        DrawnBy { cost: &self.cost, pupil: self.pupil.as_ref(), logits: self.logits.as_ref() }
     }
 
     pub(super) fn student(&self) -> Student<'_> {

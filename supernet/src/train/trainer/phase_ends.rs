@@ -33,6 +33,7 @@ impl Trainer {
             self.save()?;
             return Ok(false);
         }
+        self.report_logits_if_due(index, &mut |line| notify(observer, line))?;
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             self.write_weights(&path, Kind::Teacher)?;

@@ -10,6 +10,7 @@ use space::SearchSpace;
 
 use super::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
+use crate::train::architecture::Logits;
 use crate::train::controller::Pupil;
 use crate::train::cost_axis::CostAxis;
 use crate::train::draw::Draw;
@@ -127,7 +128,9 @@ impl Trainer {
             images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)));
         plan.phases.iter().try_for_each(|phase| check_allows_all(&space, &phase.phase))?;
         let pupil = plan.controller.map(|controller| Pupil::new(controller, &space, config.seed));
+        let logits = plan.architecture.map(|recipe| Logits::new(recipe, &space, config.seed)).transpose()?;
         let mut trainer = Self {
+            logits,
             pupil,
             space,
             dataset,
@@ -203,13 +206,14 @@ impl Trainer {
     }
 }
 
-/// Refuses a phase in which a controller draws and not all choices are allowed: it draws among all.
+/// Refuses a phase in which what learns draws and not all choices are allowed: it draws among all.
 fn check_allows_all(space: &SearchSpace, phase: &Phase) -> Result<()> {
-    if !Draw::by_controller(&phase.draw) || phase.allowed.of(space).genome() == space.genome() {
+    let learns = Draw::by_controller(&phase.draw) || Draw::by_architecture(&phase.draw);
+    if !learns || phase.allowed.of(space).genome() == space.genome() {
         return Ok(());
     }
     let field = format!("{}.allowed", phase.name);
-    let expected = format!("all choices of space {}, among which the controller draws", space.name());
+    let expected = format!("all choices of space {}, among which it draws", space.name());
     Err(Error::invalid("recipe", field, expected, "some of them"))
 }
 

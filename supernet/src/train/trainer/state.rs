@@ -58,6 +58,10 @@ impl Trainer {
             let restored = pupil.restored(&mut optimizer);
             self.pupil = Some(restored.map_err(|error| error.in_place(place))?);
         }
+        if let Some(logits) = self.logits.take() {
+            let restored = logits.restored(&mut optimizer);
+            self.logits = Some(restored.map_err(|error| error.in_place(place))?);
+        }
         self.optimizer = self.resting()?;
         self.optimizer.restore(optimizer).map_err(|error| error.in_place(place))?;
         Ok(())
@@ -83,6 +87,7 @@ impl Trainer {
         self.folder.sync_log()?;
         let mut state = self.optimizer.state()?;
         self.average.iter().try_for_each(|average| average.add_to(&mut state))?;
+        self.logits.iter().try_for_each(|logits| logits.add_to(&mut state))?;
         self.pupil.iter().try_for_each(|pupil| pupil.add_to(&mut state))?;
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;

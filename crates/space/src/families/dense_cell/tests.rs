@@ -1,4 +1,6 @@
 use crate::families::testing::check_row;
+use crate::genome::Index;
+use crate::operators::Operator;
 use crate::{Arch, LayerSpec, SearchSpace, cost, preset, sampler};
 
 fn tiny() -> SearchSpace {
@@ -160,4 +162,66 @@ fn without_none_every_edge_stands_in_every_network() {
     let index = space.index();
     let mut zeros = index.slots().iter().filter(|slot| slot.name.name == "zero");
     assert!(zeros.all(|slot| slot.table.cells.iter().all(|layer| *layer == 0)));
+}
+
+/// Of single values a mixture is the sub-network itself but for the sums with one weight, and of all values it has every layer.
+#[test]
+fn a_mixture_has_the_layers_of_all_its_values() {
+    let space = preset("tiny-cell").expect("a preset");
+    let genome = space.genome();
+    let side = space.greatest_resolution();
+    let all: Vec<Vec<Index>> = (0..genome.len())
+        .map(|gene| if gene == 0 { vec![genome.allowed(0)[0]] } else { genome.allowed(gene).to_vec() })
+        .collect();
+    let mixture = space.mixture(&all, side).expect("its own");
+    let mixes = mixture.layers.iter().filter(|layer| matches!(layer.operator, Operator::WeightedSum { .. }));
+    assert_eq!(mixes.count(), mixture.mixes.len());
+    let is_none =
+        |gene: usize, value: Index| genome.genes()[gene].values[usize::from(value)].to_string() == "none";
+    for (at, mix) in mixture.mixes.iter().enumerate() {
+        let layer = mixture.layers.iter().find(|layer| layer.name == format!("mix.{at}")).expect("a sum");
+        assert_eq!((layer.slot, layer.inputs.len()), (Some(mix.number), mix.values.len()));
+        let expected: Vec<Index> =
+            genome.allowed(mix.gene).iter().copied().filter(|value| !is_none(mix.gene, *value)).collect();
+        assert_eq!(mix.values, expected);
+    }
+    // every weight of the space belongs to some layer of it
+    let slots: std::collections::BTreeSet<String> = mixture
+        .layers
+        .iter()
+        .filter(|layer| !layer.weights().is_empty())
+        .map(|layer| layer.shared_name())
+        .collect();
+    let known = space.weights().slots().iter().filter(|slot| {
+        !space.weights().layers_of(&slot.name.to_string()).all(|layer| layer.weights().is_empty())
+    });
+    for slot in known {
+        assert!(slots.contains(&slot.name.to_string()), "{}", slot.name);
+    }
+    for seed in 0..20 {
+        let arch = crate::sampler::random(&space, &mut base::random::rng_for("arch", seed, &[])).at(side);
+        let row = space.row(&arch).expect("its own");
+        let one: Vec<Vec<Index>> = row.iter().map(|value| vec![*value]).collect();
+        let mixture = space.mixture(&one, side).expect("its own");
+        let plain =
+            mixture.layers.iter().filter(|layer| !matches!(layer.operator, Operator::WeightedSum { .. }));
+        let names = |layer: &crate::layer::LayerSpec| (layer.shared_name(), layer.key());
+        let expected: Vec<_> = space.lower(&arch).expect("its own").iter().map(names).collect();
+        assert_eq!(plain.map(names).collect::<Vec<_>>(), expected, "{arch}");
+    }
+}
+
+#[test]
+fn a_mixture_of_other_values_is_refused() {
+    let space = preset("tiny-cell").expect("a preset");
+    let side = space.greatest_resolution();
+    let error = |values: Vec<Vec<Index>>| space.mixture(&values, side).expect_err("refused").to_string();
+    let one = vec![vec![0]; space.genome().len()];
+    assert!(error(one[1..].to_vec()).contains("lists of values: expected"));
+    let mut none = one.clone();
+    none[1].clear();
+    assert!(error(none).contains("edge 0 to 1: expected 1 to"));
+    let mut other = one;
+    other[2] = vec![99];
+    assert!(error(other).contains("values that may be drawn, got [99]"));
 }

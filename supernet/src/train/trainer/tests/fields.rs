@@ -89,7 +89,8 @@ fn the_best_or_the_worst_candidate_is_trained() {
             let side = trainer.plan.resolution(&trainer.space, step);
             let batch =
                 trainer.loader().and_then(|loader| Ok(loader.batch_at(step, side)?)).expect("a batch");
-            let drawn = trainer.plan.candidates(&trainer.space, phase, step, trainer.drawn_by()).expect("drawn");
+            let drawn =
+                trainer.plan.candidates(&trainer.space, phase, step, trainer.drawn_by()).expect("drawn");
             let chosen = trainer.archs(phase, step, &batch).expect("chosen");
             for (candidates, chosen) in drawn.iter().zip(&chosen).skip(1) {
                 let loss_of = |arch: &Arch| {
