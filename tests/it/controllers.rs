@@ -156,7 +156,17 @@ fn architecture_parameters_that_do_not_fit_are_refused() {
     std::fs::write(at.join("unused.toml"), text.replace("[\"architecture\"]", "[{ random = 1 }]"))
         .expect("written");
     std::fs::write(at.join("decay.toml"), text.replace("[0.5, 0.999]", "[0.5, 1]")).expect("written");
+    std::fs::write(at.join("warm.toml"), text.replace("lr = 0.05", "lr = 0.05\nwarmup_epochs = 50"))
+        .expect("written");
+    let taught = text.replace("epochs = 50", "epochs = 50\nteacher = \"file\"");
+    std::fs::write(at.join("taught.toml"), taught).expect("written");
     for (space, recipe, part) in [
+        (
+            "tiny-cell",
+            "warm.toml",
+            "architecture.warmup_epochs: expected less than the 50 epochs of phase darts, got 50",
+        ),
+        ("tiny-cell", "taught.toml", "teacher of phase darts: expected none"),
         ("tiny-macro", "darts", "every choice is an operator of an edge, such as nas-bench-201"),
         ("tiny", "gdas", "take recipe enas or uniform"),
         ("tiny-cell", "others.toml", "draw of phase darts: expected architecture alone"),

@@ -135,14 +135,18 @@ fn runs_by_every_recipe_that_are_killed_end_with_the_same_bytes() {
                   erasing = 0.25\nrand_augment = { operations = 2, magnitude = 9 }\n\n[[phases]]";
     let text = supernet::train::Recipe::text_of("attentive").expect("built in");
     let quick = quick_controller();
+    let darts = supernet::train::Recipe::text_of("darts").expect("built in");
+    let second = darts.replacen("order = 1", "order = 2", 1);
     let names = supernet::train::Recipe::names().filter(|name| *name != "enas").map(str::to_string);
-    for recipe in names.chain(["others.toml", "enas.toml"].map(str::to_string)) {
+    for recipe in names.chain(["others.toml", "enas.toml", "second.toml"].map(str::to_string)) {
         let folder = scratch();
         std::fs::write(folder.path().join("enas.toml"), &quick).expect("written");
+        std::fs::write(folder.path().join("second.toml"), &second).expect("written");
         std::fs::write(folder.path().join("others.toml"), text.replacen("[[phases]]", others, 1))
             .expect("written");
         let reports = if recipe == "others.toml" { " --report-conflicts 0.5" } else { "" };
-        let of_operators = ["uniform", "fair", "darts", "gdas", "proxyless"].contains(&recipe.as_str());
+        let of_operators =
+            ["uniform", "fair", "darts", "gdas", "proxyless", "second.toml"].contains(&recipe.as_str());
         let train_line = match recipe.as_str() {
             "enas.toml" => TRAIN_LAYERS,
             _ if of_operators => TRAIN_CELLS,

@@ -117,6 +117,9 @@ impl Controller {
             sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
             count += 1;
         }
+        if count == 0 {
+            return;
+        }
         sum.iter_mut().for_each(|slope| *slope /= f64::from(count));
         self.policy.adam_mut().step(&sum, self.settings.lr);
         self.policy.adam_mut().round();

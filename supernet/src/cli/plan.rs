@@ -161,7 +161,7 @@ impl Arguments {
                     phase.phase.name,
                     grouped(phase.steps),
                     phase.subnetworks(),
-                    trial.mean_ms,
+                    trial.mean_ms + trial.lesson_ms,
                     duration(trial.seconds())
                 );
             }

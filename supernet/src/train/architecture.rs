@@ -12,19 +12,22 @@ use serde::{Deserialize, Serialize};
 use space::{Arch, GeneId, Index, SearchSpace};
 use std::collections::BTreeMap;
 
+use super::controller::{count_of, parts_of};
 use super::recipe::within;
 use crate::error::{Error, Result};
 
 /// Scale of the initial logits (all three methods).
 const INITIAL: f64 = 1e-3;
 /// The value that joins two nodes without an operator, to which searches collapse.
-pub(super) const SKIP: &str = "skip_connect";
+const SKIP: &str = "skip_connect";
+/// The value that joins no nodes.
+const NONE: &str = "none";
 
 /// How architecture parameters are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ArchitectureRule {
-    /// All values at once, weighted by their softmax, in steps of weights and of logits (first order).
+    /// All values at once, weighted by their softmax, in steps of weights and of logits.
     Darts,
     /// One value of each choice, drawn with Gumbel noise at a falling temperature.
     Gdas,
@@ -38,6 +41,9 @@ pub enum ArchitectureRule {
 pub struct ArchitectureRecipe {
     /// How they are trained.
     pub by: ArchitectureRule,
+    /// 1, or for DARTS 2: whether the weights' dependence on the logits counts in the slopes.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub order: u64,
     /// Adam's learning rate.
     pub lr: f64,
     /// Decays of Adam's averages of the gradient and of its square.
@@ -62,6 +68,14 @@ fn one() -> u64 {
     1
 }
 
+fn first() -> u64 {
+    1
+}
+
+fn is_first(order: &u64) -> bool {
+    *order == 1
+}
+
 fn temperatures() -> [f64; 2] {
     [10.0, 0.1]
 }
@@ -77,6 +91,8 @@ impl ArchitectureRecipe {
     /// If one is out of range.
     pub(super) fn check(&self, place: &str) -> Result<()> {
         let field = |name: &str| format!("architecture.{name}");
+        let most = if self.by == ArchitectureRule::Darts { 2.0 } else { 1.0 };
+        within(place, &field("order"), self.order as f64, [1.0, most])?;
         within(place, &field("lr"), self.lr, [1e-12, 10.0])?;
         self.decays.iter().try_for_each(|decay| within(place, &field("decays"), *decay, [0.0, 0.999_999]))?;
         within(place, &field("weight_decay"), self.weight_decay, [0.0, 1.0])?;
@@ -276,6 +292,8 @@ impl Logits {
                         *slope = noisy / temperature - share * total;
                     }
                 }
+                // as in the authors' code: what adds nothing has no gradient where it counts
+                Way::Pair { chosen, .. } if !own.values.contains_key(&allowed[chosen[0]]) => {}
                 Way::Pair { chosen, shares } => {
                     let both = through_softmax(shares, &chosen.map(of));
                     chosen.iter().zip(both).for_each(|(place, slope)| slopes[*place] = slope);
@@ -308,8 +326,12 @@ impl Logits {
                 self.adam.values[own.clone()].copy_from_slice(&before[own]);
                 continue;
             };
-            let sum = |values: &[f64]| chosen.iter().map(|place| values[start + place].exp()).sum::<f64>();
-            let shift = sum(&self.adam.values).ln() - sum(before).ln();
+            let log_sum = |values: &[f64]| {
+                let [one, other] = chosen.map(|place| values[start + place]);
+                let most = one.max(other);
+                most + ((one - most).exp() + (other - most).exp()).ln()
+            };
+            let shift = log_sum(&self.adam.values) - log_sum(before);
             for place in own {
                 match chosen.contains(&(place - start)) {
                     true => self.adam.values[place] -= shift,
@@ -334,8 +356,17 @@ impl Logits {
     }
 
     fn is_skip(&self, space: &SearchSpace, gene: GeneId, place: usize) -> bool {
+        self.is(space, gene, place, SKIP)
+    }
+
+    fn is(&self, space: &SearchSpace, gene: GeneId, place: usize, name: &str) -> bool {
         let value = space.genome().allowed(gene)[place];
-        space.genome().genes()[gene].values[usize::from(value)].to_string() == SKIP
+        space.genome().genes()[gene].values[usize::from(value)].to_string() == name
+    }
+
+    /// Whether all numbers are finite.
+    pub fn is_sound(&self) -> bool {
+        self.adam.values.iter().chain(self.adam.moments().iter().flatten()).all(|value| value.is_finite())
     }
 
     /// The sub-network of the most probable values, at the highest resolution, with at most so many skips; and its skips.
@@ -349,7 +380,8 @@ impl Logits {
             order.sort_by(|one, other| shares[*other].total_cmp(&shares[*one]));
             row[*gene] = genome.allowed(*gene)[order[0]];
             if self.is_skip(space, *gene, order[0]) {
-                let next = order.get(1).copied().unwrap_or(order[0]);
+                let adds = |place: &&usize| !self.is(space, *gene, **place, NONE);
+                let next = order[1..].iter().find(adds).copied().unwrap_or(order[0]);
                 skips.push((shares[order[0]] - shares[next], *gene, genome.allowed(*gene)[next]));
             }
         }
@@ -363,6 +395,21 @@ impl Logits {
         (space.arch(&row).at(space.greatest_resolution()), kept)
     }
 
+    /// Spreads the logits, so that all probabilities differ.
+    #[cfg(test)]
+    pub(super) fn spread(&mut self, seed: u64) {
+        let mut rng = rng_for("spread", seed, &[]);
+        self.adam.values.iter_mut().for_each(|value| *value = normal(&mut rng));
+    }
+
+    /// The logits with one of them moved.
+    #[cfg(test)]
+    pub(super) fn moved(&self, at: usize, by: f64) -> Self {
+        let mut moved = self.clone();
+        moved.adam.values[at] += by;
+        moved
+    }
+
     /// Adds its state to that which a checkpoint holds.
     ///
     /// # Errors
@@ -370,7 +417,7 @@ impl Logits {
     pub fn add_to(&self, state: &mut OptimizerState) -> Result<()> {
         let [means, squares] = self.adam.moments();
         let steps = self.adam.steps();
-        let counts = vec![f64::from(steps >> 20), f64::from(steps & 0xf_ffff)];
+        let counts = parts_of(u64::from(steps)).map(f64::from).to_vec();
         let lists = [
             ("values", self.adam.values.clone()),
             ("means", means),
@@ -408,7 +455,7 @@ impl Logits {
         if moments[1].iter().any(|square| *square < 0.0) {
             return Err(refused("squares below 0"));
         }
-        let steps = ((counts[0] as u64) << 20) + counts[1] as u64;
+        let steps = count_of([counts[0], counts[1]].map(|part| part as f32), "steps")?;
         self.adam.restore(values, moments, u32::try_from(steps).unwrap_or(u32::MAX));
         Ok(self)
     }

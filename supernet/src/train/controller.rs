@@ -150,6 +150,28 @@ pub(super) struct Pupil {
     pub lessons: u64,
 }
 
+/// Values of a part of a count; whole numbers of f32 have 24 bits.
+const PART: u64 = 1 << 20;
+
+/// A count as two f32 hold it.
+pub(super) fn parts_of(count: u64) -> [f32; 2] {
+    [(count / PART) as f32, (count % PART) as f32]
+}
+
+/// The count that two f32 of a checkpoint hold.
+///
+/// # Errors
+/// If they hold none.
+pub(super) fn count_of(parts: [f32; 2], name: &str) -> Result<u64> {
+    if parts.iter().any(|part| part.fract() != 0.0 || !(0.0..PART as f32).contains(part)) {
+        let field = format!("{POLICY}.counts ({name})");
+        let expected = format!("whole numbers below {PART}");
+        return Err(Error::invalid("checkpoint", field, expected, format!("{parts:?}")));
+    }
+    let [high, low] = parts.map(|part| part as u64);
+    Ok(high * PART + low)
+}
+
 /// Names of a pupil's tensors in a checkpoint.
 const TENSORS: [&str; 4] = ["values", "means", "squares", "counts"];
 
@@ -173,9 +195,7 @@ impl Pupil {
     pub fn add_to(&self, state: &mut OptimizerState) -> Result<()> {
         let ControllerState { values, means, squares, steps, baseline: [sum, weight] } =
             self.controller.state();
-        // whole numbers of f32 have 24 bits
-        let [steps, lessons] = [u64::from(steps), self.lessons].map(|count| [count >> 20, count & 0xf_ffff]);
-        let mut counts: Vec<f32> = [steps, lessons].concat().into_iter().map(|part| part as f32).collect();
+        let mut counts = [u64::from(steps), self.lessons].map(parts_of).concat();
         counts.extend([sum, weight]);
         let lists = TENSORS.into_iter().zip([values, means, squares, counts]);
         let tensors = lists.map(|(name, list)| {
@@ -207,11 +227,12 @@ impl Pupil {
         let [steps_high, steps_low, lessons_high, lessons_low, sum, weight] = counts[..] else {
             return Err(Error::invalid(place, format!("{POLICY}.counts"), "6 numbers", counts.len()));
         };
-        let count = |high: f32, low: f32| ((high as u64) << 20) + low as u64;
-        let steps = u32::try_from(count(steps_high, steps_low)).unwrap_or(u32::MAX);
+        let [steps, lessons] =
+            [count_of([steps_high, steps_low], "steps")?, count_of([lessons_high, lessons_low], "lessons")?];
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         let state = ControllerState { values, means, squares, steps, baseline: [sum, weight] };
         let controller = self.controller.restored(state, place)?;
-        Ok(Self { controller, lessons: count(lessons_high, lessons_low), ..self })
+        Ok(Self { controller, lessons, ..self })
     }
 }
 

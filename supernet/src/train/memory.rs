@@ -10,6 +10,7 @@ use network::nn::Footprint;
 use serde::Serialize;
 use space::{Arch, Extent, LayerSpec, SearchSpace, WeightSpec, sampler};
 
+use super::architecture::ArchitectureRule;
 use super::recipe::Recipe;
 use super::teacher::TeacherFile;
 use crate::error::{Error, Result};
@@ -94,6 +95,17 @@ impl MemoryEstimate {
         let narrow = space.at_resolutions(&[arch.resolution])?;
         let alone = narrow.weights().specs().into_iter().map(|layer| Footprint::of(&[layer]).patches);
         footprint.patches = alone.max().unwrap_or(0).max(footprint.patches);
+        if recipe.architecture.is_some_and(|architecture| architecture.by == ArchitectureRule::Darts) {
+            let mixed = space.mixed_genes();
+            let genome = space.genome();
+            let values = |gene: usize| match mixed.contains(&gene) {
+                true => genome.allowed(gene).to_vec(),
+                false => vec![genome.allowed(gene)[0]],
+            };
+            let values: Vec<Vec<space::Index>> = (0..genome.len()).map(values).collect();
+            let mixture = space.mixture(&values, arch.resolution)?;
+            footprint.training = footprint.training.max(Footprint::of(&mixture.layers).training);
+        }
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
         if let Some(teacher) = teacher {

@@ -18,6 +18,7 @@ mod phase_ends;
 mod prepare;
 mod state;
 mod trial;
+mod unrolled;
 mod validation;
 mod whole;
 
@@ -190,7 +191,7 @@ impl Trainer {
         self.went_back.as_deref()
     }
 
-    /// Milliseconds per step of each phase, timed on one step each, with its share of a lesson of the controller; the state does not change. Setting `stop` leaves
+    /// Milliseconds per step of each phase, timed on one step each, with its share of what teaches the controller or the architecture parameters; the state does not change. Setting `stop` leaves
     /// out the remaining phases.
     ///
     /// # Errors
@@ -210,7 +211,9 @@ impl Trainer {
             }
             let watch = Stopwatch::start();
             learn()?;
-            times.push(watch.elapsed_ms() + self.lesson_ms(phase)?);
+            let step_ms = watch.elapsed_ms();
+            let side = self.plan.resolution(&self.space, step);
+            times.push(step_ms + self.lesson_ms(phase)? + self.logits_ms(phase, side)?);
         }
         self.gradients.clear(&self.config.backend)?;
         Ok(times)
@@ -364,7 +367,7 @@ impl Trainer {
         let step = self.step;
         let (_, _, height, width) = batch.inputs.dims4()?;
         let resolution = Extent { height, width };
-        self.step_logits_if_due(phase, resolution)?;
+        self.step_logits_if_due(phase, batch)?;
         let losses = self.learn(phase, step, batch)?;
         self.exchange.sum(&self.gradients)?;
         if let Some(most) = self.plan.gradient_clip {

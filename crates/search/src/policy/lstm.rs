@@ -11,6 +11,9 @@
 //! anchors and a zero is the next input. Links are drawn to a wanted share of them by their Kullback-Leibler divergence from it,
 //! summed over a node's links and averaged over nodes. The authors' code takes `sigmoid(q)` for a link's probability there, and
 //! draws it with `sigmoid(2q)`; here both are the latter.
+//!
+//! The entropy is the sum of those of the choices along a row, given those before each; its gradient does not count how earlier
+//! choices change later entropies.
 
 mod walk;
 
@@ -392,6 +395,31 @@ mod tests {
                     assert!((slope - expected).abs() < 1e-8, "{name}, weight {at}: {slope} {expected}");
                 }
             }
+        }
+    }
+
+    /// A space of fewer choices: links that are fixed count in what the next step reads, and are no decisions.
+    #[test]
+    fn fixed_links_are_read_and_not_decided() {
+        let space = preset("tiny-macro").expect("a preset");
+        let link = space.genome().find("l2.from0").expect("a link");
+        for value in 0..2 {
+            let genome = space.genome().fixed(link, value);
+            let mut rng = ChaCha8Rng::seed_from_u64(5);
+            let lstm = Lstm::new(&genome, SMALL, &mut rng);
+            let row = lstm.draw(&genome, &mut rng);
+            assert_eq!(row[link], value);
+            let steps = lstm.steps_of(&genome, &row);
+            let links = steps.iter().flat_map(|step| &step.decisions).filter(|one| one.is_link()).count();
+            assert_eq!(links, 5, "one of six is fixed");
+            // step 0 chose the resolution, step 1 is the stem's anchor, which the step after layer 2 reads where they are linked
+            let linked = steps
+                .iter()
+                .filter(|step| matches!(&step.input, Input::Anchors { steps, .. } if steps.contains(&1)));
+            let others =
+                ["l1.from0", "l3.from0"].map(|name| usize::from(row[genome.find(name).expect("a link")]));
+            // no step follows the last layer
+            assert_eq!(linked.count(), others[0] + usize::from(value), "{row:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use space::preset;
 fn recipe(by: ArchitectureRule) -> ArchitectureRecipe {
     ArchitectureRecipe {
         by,
+        order: 1,
         lr: 0.1,
         decays: [0.5, 0.999],
         weight_decay: 0.0,
@@ -17,8 +18,7 @@ fn recipe(by: ArchitectureRule) -> ArchitectureRecipe {
 /// Logits away from their start, so that all probabilities differ.
 fn lively(by: ArchitectureRule, space: &SearchSpace) -> Logits {
     let mut logits = Logits::new(recipe(by), space, 1).expect("a space of operators");
-    let mut rng = rng_for("lively", 1, &[]);
-    logits.adam.values.iter_mut().for_each(|value| *value = normal(&mut rng));
+    logits.spread(1);
     logits
 }
 
@@ -132,7 +132,9 @@ fn two_operators_compete_and_the_others_keep_their_probabilities() {
             }
             // the one with the lower slope gains
             let [first, second] = chosen.map(|place| gate_or_zero(&space, gene, place));
-            if first != second && step == 0 {
+            let counting = space.genome().allowed(gene)[chosen[0]];
+            let counts = space.genome().genes()[gene].values[usize::from(counting)].to_string() != NONE;
+            if first != second && step == 0 && counts {
                 let better = if first < second { chosen[0] } else { chosen[1] };
                 assert!(after[better] > before[better], "{before:?} {after:?}");
             }
@@ -213,6 +215,11 @@ fn a_state_is_restored_and_that_of_another_is_refused() {
     assert_eq!(logits.adam.values, other.adam.values);
     let error = fresh(&space).restored(&mut empty()).err().expect("none").to_string();
     assert!(error.contains("architecture: expected the logits of this space's choices, got none"), "{error}");
+    let mut broken = state.clone();
+    let counts = Tensor::from_vec(vec![3e38f32, 0.5], 2, &Device::Cpu).expect("a tensor");
+    broken.tensors.get_mut(POLICY).expect("there").insert("counts".to_string(), counts);
+    let error = fresh(&space).restored(&mut broken).err().expect("no counts").to_string();
+    assert!(error.contains("policy.counts (steps): expected whole numbers below 1048576"), "{error}");
     let larger = preset("nas-bench-201").expect("a preset");
     let error = fresh(&larger).restored(&mut state).err().expect("another's").to_string();
     assert!(error.contains("got others (values)"), "{error}");

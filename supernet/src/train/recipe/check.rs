@@ -4,7 +4,9 @@ use space::KINDS;
 
 use super::{Phase, Recipe};
 use crate::error::{Error, Result};
+use crate::train::architecture::ArchitectureRule;
 use crate::train::draw::{Attentive, Draw};
+use crate::train::optimizer::OptimizerSettings;
 use crate::train::teacher::Teacher;
 
 /// Most sub-networks of one step.
@@ -46,8 +48,8 @@ impl Recipe {
                 format!("phases[{}] ({}).{name}", index + 1, phase.name)
             })?;
         }
-        self.check_controller(place)?;
         self.check_architecture(place)?;
+        self.check_controller(place)?;
         self.check_costs(place)?;
         self.check_order(place)?;
         self.check_teachers(place)
@@ -76,21 +78,42 @@ impl Recipe {
         let draws = self.phases.iter().any(|phase| Draw::by_architecture(&phase.draw));
         let refused =
             |field: &str, expected: &str, got: &str| Err(Error::invalid(place, field, expected, got));
-        match (draws, self.architecture.is_some()) {
-            (true, false) => return refused("architecture", "a table, for phases that draw by it", "none"),
-            (false, true) => return refused("architecture", "none, for no phase draws by it", "a table"),
-            _ => {}
-        }
-        if draws && self.controller.is_some() {
+        let Some(architecture) = self.architecture else {
+            return match draws {
+                true => refused("architecture", "a table, for phases that draw by it", "none"),
+                false => Ok(()),
+            };
+        };
+        if self.controller.is_some() {
             return refused("architecture", "one of [architecture] and [controller]", "both");
         }
-        let alone = |phase: &&Phase| Draw::by_architecture(&phase.draw) && phase.draw.len() > 1;
-        match self.phases.iter().find(alone) {
-            Some(phase) => {
-                refused(&format!("draw of phase {}", phase.name), "architecture alone", "others too")
-            }
-            None => Ok(()),
+        if !draws {
+            return refused("architecture", "none, for no phase draws by it", "a table");
         }
+        if architecture.order > 1 && !matches!(self.optimizer, OptimizerSettings::Nesterov { .. }) {
+            return refused("architecture.order", "1 with this optimizer, or the optimizer nesterov", "2");
+        }
+        let warmup = architecture.warmup_epochs;
+        for phase in self.phases.iter().filter(|phase| Draw::by_architecture(&phase.draw)) {
+            let epochs = phase.epochs + phase.warmup_epochs;
+            if phase.draw.len() > 1 {
+                let field = format!("draw of phase {}", phase.name);
+                return refused(&field, "architecture alone", "others too");
+            }
+            if warmup >= epochs && epochs > 0.0 {
+                let expected = format!("less than the {epochs} epochs of phase {}", phase.name);
+                return refused("architecture.warmup_epochs", &expected, &warmup.to_string());
+            }
+            if architecture.by == ArchitectureRule::Darts && phase.teacher != Teacher::None {
+                let field = format!("teacher of phase {}", phase.name);
+                return refused(
+                    &field,
+                    "none, for a mixture of all operators learns from labels alone",
+                    "one",
+                );
+            }
+        }
+        Ok(())
     }
 
     /// All attentive draws compare by one cost, which is that of the controller's reward.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use base::random::rng_for;
+use base::timing::Stopwatch;
 use network::data::{Batch, val_minibatch};
+use network::elastic::SharedWeights;
 use space::{Arch, Extent, GeneId};
 
 use super::Trainer;
@@ -13,7 +15,12 @@ use crate::train::draw::Draw;
 use crate::train::loss::{Loss, Target};
 use crate::train::plan::PlannedPhase;
 use crate::train::record::{ArchitectureRecord, LogLine};
-use crate::train::step::MixedStudent;
+use crate::train::step::{MixedStudent, Student};
+
+/// The labels of a batch, as they are.
+pub(super) fn judged(batch: &Batch) -> Target<'_> {
+    Target { labels: batch.targets.classes(), partners: batch.targets.partners(), ..Target::default() }
+}
 
 /// Mean probability of skips above which a search is said to collapse.
 const COLLAPSED: f64 = 0.5;
@@ -29,15 +36,16 @@ impl Trainer {
     pub(super) fn learn_mixture(&self, batch: &Batch, target: &Target) -> Result<Vec<(Arch, Loss)>> {
         let Some(logits) = &self.logits else { return Ok(Vec::new()) };
         let mixed = logits.all(&self.space);
-        let (loss, _) = self.pass(logits, &mixed, batch, target)?;
+        let (loss, _) = self.pass(&self.weights, (logits, &mixed), batch, target)?;
         Ok(vec![(logits.derived(&self.space).0, loss)])
     }
 
-    /// A training pass over a mixture: its loss, and the slopes by the weights of each choice's values.
-    fn pass(
+    /// A training pass over a mixture with these weights, which adds to the run's gradients: its loss, and the slopes by the
+    /// weights of each choice's values.
+    pub(super) fn pass(
         &self,
-        logits: &Logits,
-        mixed: &Mixed,
+        weights: &SharedWeights,
+        (logits, mixed): (&Logits, &Mixed),
         batch: &Batch,
         target: &Target,
     ) -> Result<(Loss, BTreeMap<GeneId, GateSlopes>)> {
@@ -47,8 +55,9 @@ impl Trainer {
             let own = mix.values.iter().map(|value| logits.weight(mixed, &self.space, mix.gene, *value));
             own.collect()
         };
-        let weights: Vec<Vec<f32>> = mixture.mixes.iter().map(of_mix).collect();
-        let student = MixedStudent { student: self.student(), mixture: &mixture, weights: &weights };
+        let shares: Vec<Vec<f32>> = mixture.mixes.iter().map(of_mix).collect();
+        let student = Student { weights, ..self.student() };
+        let student = MixedStudent { student, mixture: &mixture, weights: &shares };
         let (loss, slopes) = student.learn(&batch.inputs, target, &self.gradients)?;
         let mut gates: BTreeMap<GeneId, GateSlopes> = BTreeMap::new();
         for (mix, slopes) in mixture.mixes.iter().zip(slopes) {
@@ -62,32 +71,61 @@ impl Trainer {
         Ok((loss, gates))
     }
 
+    /// Milliseconds of a step of the logits as a share of each step of a phase, timed on one; 0 where they do not draw.
+    pub(super) fn logits_ms(&self, phase: &PlannedPhase, side: Extent) -> Result<f64> {
+        let drawn = Draw::by_architecture(&phase.phase.draw);
+        let Some(logits) = self.logits.as_ref().filter(|_| drawn) else { return Ok(0.0) };
+        let batch = self.logits_batch(side)?;
+        let mixed = logits.trial(&self.space, 0.0, &mut rng_for("architecture step", self.config.seed, &[0]));
+        // the first pass is slower than those after it
+        self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+        let watch = Stopwatch::start();
+        self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+        // one of second order has four passes
+        let passes = if logits.recipe.order == 2 { 4.0 } else { 1.0 };
+        let share = phase.steps.saturating_sub(self.logits_warmup()) as f64 / phase.steps as f64;
+        Ok(passes * watch.elapsed_ms() * share / logits.recipe.every_steps as f64)
+    }
+
+    /// Steps of a phase before the first one of the logits.
+    pub(super) fn logits_warmup(&self) -> u64 {
+        let steps = |logits: &Logits| logits.recipe.warmup_epochs * self.plan.steps_per_epoch as f64;
+        self.logits.as_ref().map_or(0, |logits| steps(logits).round() as u64)
+    }
+
+    /// The minibatch of validation images of this step.
+    fn logits_batch(&self, side: Extent) -> Result<Batch> {
+        let images = self.plan.batch / self.plan.accumulation;
+        let batch = val_minibatch(&self.dataset, self.step, images, side, self.config.seed)?;
+        Ok(batch.on(&self.config.backend)?)
+    }
+
     /// Takes a step of the logits, if one is due before a step of weights: on a minibatch of validation images, whose gradients
-    /// of weights are dropped.
-    pub(super) fn step_logits_if_due(&mut self, phase: &PlannedPhase, side: Extent) -> Result<()> {
+    /// of weights are dropped; of second order with the step's training images too.
+    pub(super) fn step_logits_if_due(&mut self, phase: &PlannedPhase, train: &Batch) -> Result<()> {
         let taken = self.step - phase.first_step;
         let Some(logits) = self.logits.as_ref().filter(|_| Draw::by_architecture(&phase.phase.draw)) else {
             return Ok(());
         };
-        let warmup = (logits.recipe.warmup_epochs * self.plan.steps_per_epoch as f64).round() as u64;
+        let warmup = self.logits_warmup();
         if taken < warmup || !(taken - warmup).is_multiple_of(logits.recipe.every_steps) {
             return Ok(());
         }
-        let images = self.plan.batch / self.plan.accumulation;
-        let batch = val_minibatch(&self.dataset, self.step, images, side, self.config.seed)?;
-        let batch = batch.on(&self.config.backend)?;
+        let (_, _, height, width) = train.inputs.dims4()?;
+        let batch = self.logits_batch(Extent { height, width })?;
         let mut rng = rng_for("architecture step", self.config.seed, &[self.step]);
         let progress = (taken - warmup) as f64 / (phase.steps - warmup).max(2).saturating_sub(1) as f64;
         let mixed = logits.trial(&self.space, progress.min(1.0), &mut rng);
-        let target = Target {
-            labels: batch.targets.classes(),
-            partners: batch.targets.partners(),
-            ..Target::default()
+        let (loss, slopes) = if logits.recipe.order == 2 {
+            // no more images at once than in a step
+            let part = train.part(0, train.len() / self.plan.accumulation)?;
+            self.unrolled(logits, &mixed, [&part, &batch], phase.lr(self.step))?
+        } else {
+            let (loss, gates) = self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+            self.gradients.clear(&self.config.backend)?;
+            (loss, logits.slopes(&mixed, &self.space, &gates))
         };
-        let (loss, gates) = self.pass(logits, &mixed, &batch, &target)?;
-        self.gradients.clear(&self.config.backend)?;
         let arch = logits.derived(&self.space).0;
-        let slopes = logits.slopes(&mixed, &self.space, &gates);
         // an exploded loss ends the run before its slopes count
         self.mean(self.step, &[(arch, loss)])?;
         if let Some(logits) = &mut self.logits {

@@ -20,6 +20,9 @@ use crate::train::record::{ControllerRecord, DerivedRecord, LogLine};
 /// Version of the file of a derived sub-network, which `--arch` reads.
 const VERSION: u32 = 1;
 
+/// Samples by which a lesson is timed.
+const TIMED: u32 = 8;
+
 /// A derived sub-network, its reward if it was chosen by that, and the number of different candidates.
 struct Chosen {
     arch: Arch,
@@ -76,7 +79,7 @@ impl Trainer {
         Ok(Some(true))
     }
 
-    /// Milliseconds of a lesson as a share of each step of a phase, timed on one sample; 0 where the controller does not draw.
+    /// Milliseconds of a lesson as a share of each step of a phase, timed on some samples; 0 where the controller does not draw.
     pub(super) fn lesson_ms(&self, phase: &PlannedPhase) -> Result<f64> {
         let drawn = Draw::by_controller(&phase.phase.draw);
         let Some((pupil, every)) = self.pupil.as_ref().zip(self.plan.lesson_steps()).filter(|_| drawn) else {
@@ -87,9 +90,11 @@ impl Trainer {
         let mut batches = BTreeMap::new();
         self.scored(&arch, 0, &mut batches)?;
         let watch = Stopwatch::start();
-        self.scored(&arch, 0, &mut batches)?;
+        for _ in 0..TIMED {
+            self.scored(&arch, 0, &mut batches)?;
+        }
         let samples = (pupil.recipe.updates * pupil.recipe.samples) as f64;
-        Ok(watch.elapsed_ms() * samples / every as f64)
+        Ok(watch.elapsed_ms() / f64::from(TIMED) * samples / every as f64)
     }
 
     /// All updates of a lesson; `None` if `stop` was set before the last.

@@ -214,7 +214,9 @@ fn check_allows_all(space: &SearchSpace, phase: &Phase) -> Result<()> {
     }
     let field = format!("{}.allowed", phase.name);
     let expected = format!("all choices of space {}, among which it draws", space.name());
-    Err(Error::invalid("recipe", field, expected, "some of them"))
+    let advice =
+        "allow all: `allowed = { operator = 9, connection = 9 }`, say, as in `supernet recipe enas --toml`";
+    Err(Error::invalid("recipe", field, expected, "some of them").and_then_do(advice))
 }
 
 /// The teacher, after a check that it fits.

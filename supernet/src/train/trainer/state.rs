@@ -103,7 +103,10 @@ impl Trainer {
     /// Checks that all weights and all of the optimizer's state are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
         let weights = self.weights.arena();
-        let bad = weights.unsound()?.map_or_else(|| self.optimizer.unsound(), |name| Ok(Some(name)))?;
+        let mut bad = weights.unsound()?.map_or_else(|| self.optimizer.unsound(), |name| Ok(Some(name)))?;
+        if self.logits.as_ref().is_some_and(|logits| !logits.is_sound()) {
+            bad = bad.or(Some("a logit of the architecture"));
+        }
         let Some(name) = bad else { return Ok(()) };
         let step = self.step.saturating_sub(1);
         Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?))

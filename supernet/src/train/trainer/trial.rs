@@ -25,6 +25,8 @@ pub struct PhaseTrial {
     pub step_ms: Spread,
     /// Mean milliseconds per step.
     pub mean_ms: f64,
+    /// Milliseconds of the controller's lessons as a share of each step.
+    pub lesson_ms: f64,
     /// Mean milliseconds per step that were spent waiting for images.
     pub waiting_ms: f64,
     /// Mean milliseconds per step in kernels of forward and backward passes, if they were recorded.
@@ -44,12 +46,13 @@ struct Tries<'a> {
 impl PhaseTrial {
     /// Seconds that the whole phase takes.
     pub fn seconds(&self) -> f64 {
-        self.phase.steps as f64 * self.mean_ms / 1e3
+        self.phase.steps as f64 * (self.mean_ms + self.lesson_ms) / 1e3
     }
 
     /// Seconds of processor time that the whole phase takes.
     pub fn phase_cpu_seconds(&self) -> Option<f64> {
-        self.cpu_seconds.map(|seconds| seconds * self.phase.steps as f64)
+        let with_lessons = 1.0 + self.lesson_ms / self.mean_ms;
+        self.cpu_seconds.map(|seconds| seconds * with_lessons * self.phase.steps as f64)
     }
 
     /// Share of a step that is neither forward nor backward, if kernels were recorded.
@@ -90,6 +93,9 @@ impl Trainer {
         let Tries { steps, stop, profile } = *tries;
         self.step = phase.first_step;
         self.enter(index, &phase)?;
+        // where architecture parameters wait for a warm-up, the steps after it
+        let last = phase.end().saturating_sub(UNTIMED + steps).max(phase.first_step);
+        self.step = (phase.first_step + self.logits_warmup()).min(last);
         let mut batches = self.batches()?;
         let mut times = Vec::new();
         let mut waiting_ms = 0.0;
@@ -119,6 +125,7 @@ impl Trainer {
             rows.map(|row| row.ms).sum::<f64>() / steps as f64
         });
         Ok(Some(PhaseTrial {
+            lesson_ms: self.lesson_ms(&phase)?,
             phase,
             step_ms: Spread::of(&times),
             mean_ms: times.iter().sum::<f64>() / steps as f64,

@@ -116,7 +116,11 @@ impl<'a> Walk<'a> {
                         let nodes = allowed.iter().map(|value| first + usize::from(*value)).collect();
                         self.read(nodes, |probabilities| choose(gene, probabilities))
                     }
-                    // one that is fixed, or of some other form, is a value as any other
+                    NodeRole::Link { from } if allowed.len() == 1 => {
+                        self.fixed_link(node, from, allowed[0] > 0);
+                        0
+                    }
+                    // one of some other form is a value as any other
                     NodeRole::Link { from } if allowed.len() == 2 => {
                         self.link(node, from, |probabilities| choose(gene, probabilities))
                     }
@@ -235,6 +239,17 @@ impl<'a> Walk<'a> {
         let choice = Choice::Nodes(vec![(self.anchors[from], attention)]);
         self.steps[at].decisions.push(Decision { choice, probabilities, chosen });
         chosen
+    }
+
+    /// A link that is taken or not without a choice.
+    fn fixed_link(&mut self, node: usize, from: usize, is_taken: bool) {
+        self.anchor(node);
+        if let Some((_, linked)) = &mut self.node {
+            linked.is_asked = true;
+            if is_taken {
+                linked.steps.push(self.anchors[from]);
+            }
+        }
     }
 
     fn attention(&self, node: usize, at: usize) -> Attention {
