@@ -267,10 +267,10 @@ mod tests {
         pupil.add_to(&mut state).expect("tensors");
         let other = Pupil::new(recipe, &space, 2).restored(&mut state.clone()).expect("its own");
         assert_eq!((other.controller.state(), other.lessons), (pupil.controller.state(), pupil.lessons));
-        let error = Pupil::new(recipe, &space, 1).restored(&mut empty()).err().expect("none").to_string();
+        let error = Pupil::new(recipe, &space, 1).restored(&mut empty()).expect_err("none").to_string();
         assert!(error.contains("controller: expected the state of one, got none"), "{error}");
         let wider = ControllerRecipe { hidden: 5, ..recipe };
-        let error = Pupil::new(wider, &space, 1).restored(&mut state).err().expect("another").to_string();
+        let error = Pupil::new(wider, &space, 1).restored(&mut state).expect_err("another").to_string();
         assert!(error.contains("controller.values: expected ") && error.contains("numbers"), "{error}");
     }
 }

@@ -184,127 +184,131 @@ impl Lstm {
             link_weight: self.settings.link_weight / linked.max(1) as f64,
             link_share: self.settings.link_share,
         };
-        let size = self.settings.hidden;
-        let mut gradient = vec![0.0; self.weights.values.len()];
-        // of the hidden state after each step
-        let mut hidden = vec![vec![0.0; size]; steps.len()];
+        let mut backward = Backward {
+            lstm: self,
+            steps: &steps,
+            hidden: vec![vec![0.0; self.settings.hidden]; steps.len()],
+            gradient: vec![0.0; self.weights.values.len()],
+        };
         let mut next = self.rest();
-        for (at, step) in steps.iter().enumerate().rev() {
-            hidden[at].iter_mut().zip(&next.hidden).for_each(|(slope, from_next)| *slope += from_next);
-            for decision in &step.decisions {
-                self.through_decision(&steps, at, (decision, &drawn), &mut hidden, &mut gradient);
+        for at in (0..steps.len()).rev() {
+            backward.hidden[at].iter_mut().zip(&next.hidden).for_each(|(own, from_next)| *own += from_next);
+            for decision in &steps[at].decisions {
+                backward.through_decision(at, &decision.choice, &drawn.of(decision));
             }
-            let (before, input) = self.backward(step, &hidden[at], &next.cell, &mut gradient);
-            match &step.input {
-                Input::Weights(place) => {
-                    let own = &mut gradient[*place..place + size];
-                    own.iter_mut().zip(&input).for_each(|(own, slope)| *own += slope);
-                }
-                Input::Anchors { steps, share } => {
-                    for anchor in steps {
-                        let of_anchor = &mut hidden[*anchor];
-                        of_anchor.iter_mut().zip(&input).for_each(|(own, slope)| *own += share * slope);
-                    }
-                }
-            }
-            next = before;
+            next = backward.through_step(at, &next.cell);
         }
-        gradient
+        backward.gradient
     }
+}
 
-    /// Backward through one decision at step `at`, into the slopes of hidden states and of weights.
-    fn through_decision(
-        &self,
-        steps: &[Step],
-        at: usize,
-        (decision, drawn): (&Decision, &Slopes),
-        hidden: &mut [Vec<f64>],
-        gradient: &mut [f64],
-    ) {
-        let slopes = drawn.of(decision);
-        match &decision.choice {
+/// Slopes that go back through the steps of a row.
+struct Backward<'a> {
+    lstm: &'a Lstm,
+    steps: &'a [Step],
+    /// Of the hidden state after each step.
+    hidden: Vec<Vec<f64>>,
+    /// Of the weights.
+    gradient: Vec<f64>,
+}
+
+impl Backward<'_> {
+    /// Backward through a decision after step `at`, given the slopes of its logits.
+    fn through_decision(&mut self, at: usize, choice: &Choice, slopes: &[f64]) {
+        match choice {
             Choice::Value { gene, tempered } => {
-                let (start, _, count) = self.places[self.kinds[*gene]];
-                let logits: Vec<f64> =
-                    (0..count).map(|value| self.unsquashed_slope(tempered[value], slopes[value])).collect();
+                let (start, _, count) = self.lstm.places[self.lstm.kinds[*gene]];
+                let logits: Vec<f64> = (0..count)
+                    .map(|value| self.lstm.unsquashed_slope(tempered[value], slopes[value]))
+                    .collect();
                 // of the output weights, and of the hidden state
-                for (unit, hidden) in hidden[at].iter_mut().enumerate() {
+                for (unit, hidden) in self.hidden[at].iter_mut().enumerate() {
                     let own = start + unit * count;
                     for (value, slope) in logits.iter().enumerate() {
-                        gradient[own + value] += slope * steps[at].after.hidden[unit];
-                        *hidden += slope * self.weights.values[own + value];
+                        self.gradient[own + value] += slope * self.steps[at].after.hidden[unit];
+                        *hidden += slope * self.lstm.weights.values[own + value];
                     }
                 }
             }
             Choice::Nodes(nodes) => {
                 for ((anchor, attention), slope) in nodes.iter().zip(slopes) {
-                    let slope = self.unsquashed_slope(attention.tempered, slope);
-                    self.through_attention(steps, [*anchor, at], (attention, slope), hidden, gradient);
+                    let slope = self.lstm.unsquashed_slope(attention.tempered, *slope);
+                    self.through_attention(*anchor, at, &attention.scores, slope);
                 }
             }
         }
     }
 
     /// Backward through the attention of step `at` on the anchor of another, given the slope of its logit.
-    fn through_attention(
-        &self,
-        steps: &[Step],
-        [anchor, at]: [usize; 2],
-        (attention, slope): (&Attention, f64),
-        hidden: &mut [Vec<f64>],
-        gradient: &mut [f64],
-    ) {
-        let size = self.settings.hidden;
-        let vector = self.attention + 2 * size * size;
+    fn through_attention(&mut self, anchor: usize, at: usize, scores: &[f64], slope: f64) {
+        let size = scores.len();
+        let weights = &self.lstm.weights.values;
+        let vector = self.lstm.attention + 2 * size * size;
         let mut sums = vec![0.0; size];
-        for (unit, score) in attention.scores.iter().enumerate() {
-            gradient[vector + unit] += slope * score;
-            sums[unit] = slope * self.weights.values[vector + unit] * (1.0 - score * score);
+        for (unit, score) in scores.iter().enumerate() {
+            self.gradient[vector + unit] += slope * score;
+            sums[unit] = slope * weights[vector + unit] * (1.0 - score * score);
         }
         for (matrix, step) in [(0, anchor), (1, at)] {
-            for unit in 0..size {
-                let row = self.attention + (matrix * size + unit) * size;
-                let value = steps[step].after.hidden[unit];
+            let states = self.steps[step].after.hidden.iter().zip(&mut self.hidden[step]);
+            for (unit, (value, hidden)) in states.enumerate() {
+                let row = self.lstm.attention + (matrix * size + unit) * size;
                 for (place, sum) in sums.iter().enumerate() {
-                    gradient[row + place] += sum * value;
-                    hidden[step][unit] += sum * self.weights.values[row + place];
+                    self.gradient[row + place] += sum * value;
+                    *hidden += sum * weights[row + place];
                 }
             }
         }
     }
 
-    /// Backward through one step of the LSTM, given the slopes of its state; the slopes of the state before it and of
-    /// its input.
-    fn backward(&self, step: &Step, hidden: &[f64], cell: &[f64], gradient: &mut [f64]) -> (State, Vec<f64>) {
-        let size = self.settings.hidden;
-        let mut before = self.rest();
+    /// Backward through step `at`, given the slopes of the cell after it; the slopes of the state before it.
+    fn through_step(&mut self, at: usize, cell: &[f64]) -> State {
+        let step = &self.steps[at];
+        let size = cell.len();
+        let mut before = self.lstm.rest();
+        let sums = self.slopes_of_gates(at, cell, &mut before.cell);
         let mut input = vec![0.0; size];
+        let values = step.values.iter().chain(&step.before.hidden);
+        let slopes = input.iter_mut().chain(&mut before.hidden);
+        for (at, (value, own)) in values.zip(slopes).enumerate() {
+            let row = at * 4 * size;
+            for (place, sum) in sums.iter().enumerate() {
+                *own += sum * self.lstm.weights.values[row + place];
+                self.gradient[row + place] += sum * value;
+            }
+        }
+        match &step.input {
+            Input::Weights(place) => {
+                let own = &mut self.gradient[*place..place + size];
+                own.iter_mut().zip(&input).for_each(|(own, slope)| *own += slope);
+            }
+            Input::Anchors { steps, share } => {
+                for anchor in steps {
+                    let own = self.hidden[*anchor].iter_mut().zip(&input);
+                    own.for_each(|(own, slope)| *own += share * slope);
+                }
+            }
+        }
+        before
+    }
+
+    /// The slopes of the sums that step `at` makes its gates and new content of; `before` gets those of the cell before it.
+    fn slopes_of_gates(&self, at: usize, cell: &[f64], before: &mut [f64]) -> Vec<f64> {
+        let step = &self.steps[at];
+        let size = cell.len();
         let mut sums = vec![0.0; 4 * size];
-        for unit in 0..size {
+        for (unit, hidden) in self.hidden[at].iter().enumerate() {
             let [taken, kept, shown, new] = [0, 1, 2, 3].map(|gate| step.gates[gate * size + unit]);
             let content = step.after.cell[unit].tanh();
-            let of_cell = cell[unit] + hidden[unit] * shown * (1.0 - content * content);
-            let of_gates = [of_cell * new, of_cell * step.before.cell[unit], hidden[unit] * content];
+            let of_cell = cell[unit] + hidden * shown * (1.0 - content * content);
+            let of_gates = [of_cell * new, of_cell * step.before.cell[unit], hidden * content];
             for (gate, (slope, value)) in of_gates.into_iter().zip([taken, kept, shown]).enumerate() {
                 sums[gate * size + unit] = slope * value * (1.0 - value);
             }
             sums[3 * size + unit] = of_cell * taken * (1.0 - new * new);
-            before.cell[unit] = of_cell * kept;
+            before[unit] = of_cell * kept;
         }
-        for at in 0..2 * size {
-            let row = at * 4 * size;
-            let value = if at < size { step.values[at] } else { step.before.hidden[at - size] };
-            let mut slope = 0.0;
-            for (place, sum) in sums.iter().enumerate() {
-                slope += sum * self.weights.values[row + place];
-                gradient[row + place] += sum * value;
-            }
-            match at < size {
-                true => input[at] = slope,
-                false => before.hidden[at - size] = slope,
-            }
-        }
-        (before, input)
+        sums
     }
 }
 

@@ -213,15 +213,15 @@ fn a_state_is_restored_and_that_of_another_is_refused() {
         logits.step(&mixed, &slopes);
     }
     assert_eq!(logits.adam.values, other.adam.values);
-    let error = fresh(&space).restored(&mut empty()).err().expect("none").to_string();
+    let error = fresh(&space).restored(&mut empty()).expect_err("none").to_string();
     assert!(error.contains("architecture: expected the logits of this space's choices, got none"), "{error}");
     let mut broken = state.clone();
     let counts = Tensor::from_vec(vec![3e38f32, 0.5], 2, &Device::Cpu).expect("a tensor");
     broken.tensors.get_mut(POLICY).expect("there").insert("counts".to_string(), counts);
-    let error = fresh(&space).restored(&mut broken).err().expect("no counts").to_string();
+    let error = fresh(&space).restored(&mut broken).expect_err("no counts").to_string();
     assert!(error.contains("policy.counts (steps): expected whole numbers below 1048576"), "{error}");
     let larger = preset("nas-bench-201").expect("a preset");
-    let error = fresh(&larger).restored(&mut state).err().expect("another's").to_string();
+    let error = fresh(&larger).restored(&mut state).expect_err("another's").to_string();
     assert!(error.contains("got others (values)"), "{error}");
 }
 
@@ -229,7 +229,7 @@ fn a_state_is_restored_and_that_of_another_is_refused() {
 fn a_space_with_other_choices_is_refused() {
     for name in ["tiny", "tiny-macro", "tiny-choice"] {
         let space = preset(name).expect("a preset");
-        let error = Logits::new(recipe(ArchitectureRule::Darts), &space, 1).err().expect(name).to_string();
+        let error = Logits::new(recipe(ArchitectureRule::Darts), &space, 1).expect_err(name).to_string();
         assert!(
             error.contains("every choice is an operator of an edge") && error.contains("enas"),
             "{error}"

@@ -25,6 +25,14 @@ pub(super) fn judged(batch: &Batch) -> Target<'_> {
 /// Mean probability of skips above which a search is said to collapse.
 const COLLAPSED: f64 = 0.5;
 
+/// A mixture with weights that it runs with.
+#[derive(Clone, Copy)]
+pub(super) struct Running<'a> {
+    pub weights: &'a SharedWeights,
+    pub logits: &'a Logits,
+    pub mixed: &'a Mixed,
+}
+
 impl Trainer {
     /// Whether a phase's steps train all values of each choice at once.
     pub(super) fn mixes(&self, phase: &PlannedPhase) -> bool {
@@ -36,19 +44,20 @@ impl Trainer {
     pub(super) fn learn_mixture(&self, batch: &Batch, target: &Target) -> Result<Vec<(Arch, Loss)>> {
         let Some(logits) = &self.logits else { return Ok(Vec::new()) };
         let mixed = logits.all(&self.space);
-        let (loss, _) = self.pass(&self.weights, (logits, &mixed), batch, target)?;
+        let (loss, _) =
+            self.pass(Running { weights: &self.weights, logits, mixed: &mixed }, batch, target)?;
         Ok(vec![(logits.derived(&self.space).0, loss)])
     }
 
-    /// A training pass over a mixture with these weights, which adds to the run's gradients: its loss, and the slopes by the
+    /// A training pass over a mixture, which adds to the run's gradients: its loss, and the slopes by the
     /// weights of each choice's values.
     pub(super) fn pass(
         &self,
-        weights: &SharedWeights,
-        (logits, mixed): (&Logits, &Mixed),
+        running: Running,
         batch: &Batch,
         target: &Target,
     ) -> Result<(Loss, BTreeMap<GeneId, GateSlopes>)> {
+        let Running { weights, logits, mixed } = running;
         let (_, _, height, width) = batch.inputs.dims4()?;
         let mixture = self.space.mixture(&mixed.values, Extent { height, width })?;
         let of_mix = |mix: &space::Mix| {
@@ -77,10 +86,11 @@ impl Trainer {
         let Some(logits) = self.logits.as_ref().filter(|_| drawn) else { return Ok(0.0) };
         let batch = self.logits_batch(side)?;
         let mixed = logits.trial(&self.space, 0.0, &mut rng_for("architecture step", self.config.seed, &[0]));
+        let running = Running { weights: &self.weights, logits, mixed: &mixed };
         // the first pass is slower than those after it
-        self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+        self.pass(running, &batch, &judged(&batch))?;
         let watch = Stopwatch::start();
-        self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+        self.pass(running, &batch, &judged(&batch))?;
         // one of second order has four passes
         let passes = if logits.recipe.order == 2 { 4.0 } else { 1.0 };
         let share = phase.steps.saturating_sub(self.logits_warmup()) as f64 / phase.steps as f64;
@@ -116,12 +126,13 @@ impl Trainer {
         let mut rng = rng_for("architecture step", self.config.seed, &[self.step]);
         let progress = (taken - warmup) as f64 / (phase.steps - warmup).max(2).saturating_sub(1) as f64;
         let mixed = logits.trial(&self.space, progress.min(1.0), &mut rng);
+        let running = Running { weights: &self.weights, logits, mixed: &mixed };
         let (loss, slopes) = if logits.recipe.order == 2 {
             // no more images at once than in a step
             let part = train.part(0, train.len() / self.plan.accumulation)?;
-            self.unrolled(logits, &mixed, [&part, &batch], phase.lr(self.step))?
+            self.unrolled(running, &part, &batch, phase.lr(self.step))?
         } else {
-            let (loss, gates) = self.pass(&self.weights, (logits, &mixed), &batch, &judged(&batch))?;
+            let (loss, gates) = self.pass(running, &batch, &judged(&batch))?;
             self.gradients.clear(&self.config.backend)?;
             (loss, logits.slopes(&mixed, &self.space, &gates))
         };

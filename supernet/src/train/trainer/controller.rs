@@ -1,6 +1,7 @@
 //! Lessons of the controller between steps, and the sub-network that it derives at the end.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::random::rng_for;
@@ -153,12 +154,15 @@ impl Trainer {
     /// A sub-network's accuracy on one of the minibatches of validation images, by the statistics of that minibatch.
     /// `batches` holds the minibatch at each resolution so far.
     fn scored(&self, arch: &Arch, number: u64, batches: &mut BTreeMap<Extent, Batch>) -> Result<Accuracy> {
-        if !batches.contains_key(&arch.resolution) {
-            let images = self.plan.batch / self.plan.accumulation;
-            let batch = val_minibatch(&self.dataset, number, images, arch.resolution, self.config.seed)?;
-            batches.insert(arch.resolution, batch.on(&self.config.backend)?);
-        }
-        self.counted(arch, &batches[&arch.resolution])
+        let batch = match batches.entry(arch.resolution) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let images = self.plan.batch / self.plan.accumulation;
+                let batch = val_minibatch(&self.dataset, number, images, arch.resolution, self.config.seed)?;
+                place.insert(batch.on(&self.config.backend)?)
+            }
+        };
+        self.counted(arch, batch)
     }
 
     /// A sub-network's accuracy on a batch, by the statistics of that.

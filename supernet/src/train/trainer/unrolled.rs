@@ -8,9 +8,8 @@ use network::data::Batch;
 use network::elastic::SharedWeights;
 
 use super::Trainer;
-use super::architecture::judged;
+use super::architecture::{Running, judged};
 use crate::error::Result;
-use crate::train::architecture::{Logits, Mixed};
 use crate::train::loss::{Loss, Target};
 use crate::train::optimizer::OptimizerSettings;
 
@@ -21,14 +20,15 @@ impl Trainer {
     /// The slopes of the loss on validation images by the logits, at the weights after a step at this rate on training images.
     pub(super) fn unrolled(
         &self,
-        logits: &Logits,
-        mixed: &Mixed,
-        [train, val]: [&Batch; 2],
+        running: Running,
+        train: &Batch,
+        val: &Batch,
         lr: f32,
     ) -> Result<(Loss, Vec<f64>)> {
+        let Running { logits, mixed, .. } = running;
         let backend = &self.config.backend;
-        let ahead = self.ahead(logits, mixed, train, lr)?;
-        let (loss, gates) = self.pass(&ahead, (logits, mixed), val, &judged(val))?;
+        let ahead = self.ahead(running, train, lr)?;
+        let (loss, gates) = self.pass(Running { weights: &ahead, ..running }, val, &judged(val))?;
         let mut slopes = logits.slopes(mixed, &self.space, &gates);
         let direction = self.gradients.arena().values().copy()?;
         self.gradients.clear(backend)?;
@@ -40,9 +40,9 @@ impl Trainer {
         };
         if length > 0.0 {
             let way = WAY / length;
-            let [up, down] =
-                [way, -way].map(|way| self.slopes_along(logits, mixed, (&direction, way), train));
-            for (slope, (up, down)) in slopes.iter_mut().zip(up?.into_iter().zip(down?)) {
+            let up = self.slopes_along(running, train, &direction.affine(way, 0.0)?)?;
+            let down = self.slopes_along(running, train, &direction.affine(-way, 0.0)?)?;
+            for (slope, (up, down)) in slopes.iter_mut().zip(up.into_iter().zip(down)) {
                 *slope -= moves * (up - down) / (2.0 * way);
             }
         }
@@ -50,37 +50,25 @@ impl Trainer {
     }
 
     /// The weights after a step at this rate on training images; those of the run stay.
-    pub(super) fn ahead(
-        &self,
-        logits: &Logits,
-        mixed: &Mixed,
-        train: &Batch,
-        lr: f32,
-    ) -> Result<SharedWeights> {
-        self.pass(&self.weights, (logits, mixed), train, &self.taught(train))?;
+    pub(super) fn ahead(&self, running: Running, train: &Batch, lr: f32) -> Result<SharedWeights> {
+        self.pass(running, train, &self.taught(train))?;
         if let Some(most) = self.plan.gradient_clip {
             self.config.backend.for_layer("optimizer").clamp(self.gradients.arena().values(), most)?;
         }
-        let ahead = self.weights.detached()?;
+        let ahead = running.weights.detached()?;
         let mut optimizer = self.resting()?;
         optimizer.restore(self.optimizer.state()?)?;
         optimizer.step(&ahead, &self.gradients, lr)?;
         Ok(ahead)
     }
 
-    /// The slopes of the training loss by the logits, at weights moved by a multiple of a direction.
-    fn slopes_along(
-        &self,
-        logits: &Logits,
-        mixed: &Mixed,
-        (direction, way): (&Tensor, f64),
-        train: &Batch,
-    ) -> Result<Vec<f64>> {
-        let moved = self.weights.detached()?;
-        self.config.backend.add_assign(moved.arena().values(), &direction.affine(way, 0.0)?)?;
-        let (_, gates) = self.pass(&moved, (logits, mixed), train, &self.taught(train))?;
+    /// The slopes of the training loss by the logits, at weights moved by this much.
+    fn slopes_along(&self, running: Running, train: &Batch, by: &Tensor) -> Result<Vec<f64>> {
+        let moved = running.weights.detached()?;
+        self.config.backend.add_assign(moved.arena().values(), by)?;
+        let (_, gates) = self.pass(Running { weights: &moved, ..running }, train, &self.taught(train))?;
         self.gradients.clear(&self.config.backend)?;
-        Ok(logits.slopes(mixed, &self.space, &gates))
+        Ok(running.logits.slopes(running.mixed, &self.space, &gates))
     }
 
     /// What a step of weights learns from a batch.
@@ -101,6 +89,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::train::architecture::Logits;
     use crate::train::{Recipe, RunFolder, TrainConfig};
     use kernels::Backend;
     use network::data::{Dataset, val_minibatch};
@@ -126,22 +115,25 @@ mod tests {
         let side = Extent::from(8);
         let batch = |number| val_minibatch(&dataset, number, 120, side, 5).expect("images");
         let space = &trainer.space;
-        let mixed = |logits: &Logits| logits.all(space);
-        let after_step = |logits: &Logits, [train, val]: [&Batch; 2]| {
-            let ahead = trainer.ahead(logits, &mixed(logits), train, LR).expect("a step");
-            let (loss, gates) =
-                trainer.pass(&ahead, (logits, &mixed(logits)), val, &judged(val)).expect("a pass");
+        let weights = &trainer.weights;
+        let after_step = |logits: &Logits, train: &Batch, val: &Batch| {
+            let mixed = &logits.all(space);
+            let running = Running { weights, logits, mixed };
+            let ahead = trainer.ahead(running, train, LR).expect("a step");
+            let ahead = Running { weights: &ahead, ..running };
+            let (loss, gates) = trainer.pass(ahead, val, &judged(val)).expect("a pass");
             trainer.gradients.clear(&trainer.config.backend).expect("cleared");
-            (f64::from(loss.read().expect("a number")), logits.slopes(&mixed(logits), space, &gates))
+            (f64::from(loss.read().expect("a number")), logits.slopes(mixed, space, &gates))
         };
         let mut errors = [0.0, 0.0];
         let mut products = [0.0, 0.0, 0.0];
         for pair in 0..3 {
             let [train, val] = [0, 1].map(|of| batch(3 * pair + of));
-            let (_, first) = after_step(&logits, [&train, &val]);
-            let (_, second) = trainer.unrolled(&logits, &mixed(&logits), [&train, &val], LR).expect("slopes");
+            let (_, first) = after_step(&logits, &train, &val);
+            let running = Running { weights, logits: &logits, mixed: &logits.all(space) };
+            let (_, second) = trainer.unrolled(running, &train, &val, LR).expect("slopes");
             for at in 0..first.len() {
-                let loss = |by: f64| after_step(&logits.moved(at, by), [&train, &val]).0;
+                let loss = |by: f64| after_step(&logits.moved(at, by), &train, &val).0;
                 let expected = (loss(0.05) - loss(-0.05)) / 0.1;
                 errors[0] += (first[at] - expected).powi(2);
                 errors[1] += (second[at] - expected).powi(2);
