@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::testing::commands::{fails, json};
+use crate::testing::commands::{fails, json, succeeds};
 use crate::testing::controllers::quick_controller;
 use crate::testing::files::{read_text, scratch};
 
@@ -178,4 +178,29 @@ fn architecture_parameters_that_do_not_fit_are_refused() {
         let message = fails("supernet", at, &line, 1);
         assert!(message.contains(part), "{space} {recipe}: {message}");
     }
+}
+
+/// A cell whose every edge is nothing is derived where the logits have hardly moved, and the tool says so.
+#[test]
+fn a_derived_network_that_sees_no_image_is_told() {
+    let folder = scratch();
+    let at = folder.path();
+    let line = |seed: u32| {
+        format!(
+            "train --space tiny-cell --data digits --recipe gdas --scale 0.001 --batch 500 --seed {seed} --out run{seed}"
+        )
+    };
+    let mut found = [0, 0];
+    for seed in 0..12 {
+        let message = succeeds("supernet", at, &line(seed));
+        let derived: Value =
+            serde_json::from_str(&read_text(at.join(format!("run{seed}/derived.json")))).expect("JSON");
+        let arch = derived["arch"].as_str().expect("a text");
+        let edges: Vec<bool> =
+            arch.split('|').filter(|part| part.contains('~')).map(|edge| !edge.starts_with("none")).collect();
+        let is_joined = edges[1] || edges[0] && edges[2];
+        assert_eq!(message.contains("it sees no image"), !is_joined, "{arch}: {message}");
+        found[usize::from(is_joined)] += 1;
+    }
+    assert!(found[0] > 0 && found[1] > 0, "{found:?}");
 }

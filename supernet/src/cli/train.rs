@@ -13,7 +13,7 @@ use latency::LatencyTable;
 use network::data::{Catalogue, Dataset};
 use network::eval::Accuracy;
 use serde_json::{Value, json};
-use space::{Arch, SearchSpace};
+use space::{Arch, LayerSpec, Operator, SearchSpace};
 use supernet::train::{
     ArchitectureRecord, ConflictRecord, ControllerRecord, CostAxis, DerivedRecord, EarlyEnd, MemoryEstimate,
     Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start, StepRecord, TeacherFile,
@@ -338,6 +338,12 @@ impl Arguments {
         let written = stopped.is_none().then(|| supernet.display().to_string());
         document.insert("supernet".to_string(), json!(written));
         if let Some(derived) = &progress.derived {
+            if !sees_image(&trainer.space().lower(&derived.arch)?) {
+                warn!(
+                    "nothing leads from the input of the derived network to its output, so that it sees no image; train for \
+                     longer, or raise the lr of what learns in the recipe"
+                );
+            }
             document.insert("derived".to_string(), json!(derived));
         }
         document.insert("profile".to_string(), json!(profile));
@@ -347,6 +353,16 @@ impl Arguments {
         })?;
         Ok(if stopped.is_some() { Ending::Interrupted } else { Ending::Done })
     }
+}
+
+/// Whether the output of a network depends on its input: no node of zeros lies on every path.
+fn sees_image(layers: &[LayerSpec]) -> bool {
+    let mut sees: Vec<bool> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let reads = layer.inputs.iter().any(|input| input.is_none_or(|input| sees[input]));
+        sees.push(reads && layer.operator != Operator::Zero);
+    }
+    sees.last().copied().unwrap_or(true)
 }
 
 /// One bar per phase.
