@@ -49,7 +49,7 @@ pub struct ControllerRecipe {
     pub link_weight: f64,
     /// Sub-networks that are drawn at the end, of which the one with the highest reward is derived.
     pub candidates: usize,
-    /// Validation images that these are scored on, drawn with a constant seed.
+    /// Validation images that these are scored on, in whole minibatches.
     pub images: usize,
     /// A cost that counts in the reward.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::random::rng_for;
 use base::timing::Stopwatch;
-use network::data::{Batch, eval_batches, val_minibatch};
+use network::data::{Batch, val_minibatch};
 use network::eval::{Accuracy, best};
 use serde_json::json;
 use space::{Arch, Extent, GeneRow, NodeRole};
@@ -214,7 +214,8 @@ impl Trainer {
     fn best_candidate(&self, pupil: &Pupil, stop: &AtomicBool) -> Result<Option<Chosen>> {
         let recipe = pupil.recipe;
         let mut rng = rng_for("derived", self.config.seed, &[]);
-        let images = self.dataset.with_val_images(recipe.images);
+        let batch = self.plan.batch / self.plan.accumulation;
+        let minibatches = (recipe.images.min(self.dataset.val().len()) / batch).max(1);
         let mut drawn: Vec<Arch> = Vec::with_capacity(recipe.candidates);
         for _ in 0..recipe.candidates {
             let arch = pupil.draw(&self.space, &mut rng);
@@ -226,12 +227,13 @@ impl Trainer {
         let mut found: Option<(f64, Arch)> = None;
         for arch in drawn {
             let mut sum = Accuracy { correct: 0, n: 0 };
-            let batch = self.plan.batch / self.plan.accumulation;
-            for batch in eval_batches(images.val(), images.preprocess(), arch.resolution, batch) {
+            // in random order: images of one class alone would have statistics of their own
+            for number in 0..minibatches as u64 {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
-                let Accuracy { correct, n } = self.counted(&arch, &batch?.on(&self.config.backend)?)?;
+                let batch = val_minibatch(&self.dataset, number, batch, arch.resolution, self.config.seed)?;
+                let Accuracy { correct, n } = self.counted(&arch, &batch.on(&self.config.backend)?)?;
                 sum = Accuracy { correct: sum.correct + correct, n: sum.n + n };
             }
             let reward = recipe.reward(sum.top1(), || self.cost.of(&self.space, &arch))?;
