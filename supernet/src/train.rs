@@ -18,6 +18,7 @@ mod memory;
 mod observer;
 mod optimizer;
 mod plan;
+mod policy_state;
 mod prefetcher;
 mod recipe;
 mod record;

@@ -1,8 +1,10 @@
 //! A controller that learns while the weights do: lessons, the derived sub-network, costs, refusals.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use crate::testing::commands::{fails, json, succeeds};
+use crate::testing::commands::{fails, json, run, stdout, succeeds};
 use crate::testing::controllers::quick_controller;
 use crate::testing::files::{read_text, scratch};
 
@@ -180,7 +182,7 @@ fn architecture_parameters_that_do_not_fit_are_refused() {
     }
 }
 
-/// A cell whose every edge is nothing is derived where the logits have hardly moved, and the tool says so.
+/// Where the logits have hardly moved, any cell may be derived, some without a path from input to output: there is a warning.
 #[test]
 fn a_derived_network_that_sees_no_image_is_told() {
     let folder = scratch();
@@ -203,4 +205,41 @@ fn a_derived_network_that_sees_no_image_is_told() {
         found[usize::from(is_joined)] += 1;
     }
     assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+}
+
+/// Images of four classes, each by the row of its bright stripe, 80 of each class in both splits.
+fn write_stripes(at: &Path) {
+    for split in ["train", "val"] {
+        for class in 0..4u8 {
+            let folder = at.join(split).join(class.to_string());
+            std::fs::create_dir_all(&folder).expect("a folder");
+            for number in 0..80u32 {
+                let mut bytes = b"P5 8 8 255\n".to_vec();
+                let noise = |place: u32| ((number * 64 + place).wrapping_mul(2_654_435_761) >> 24) as u8 / 4;
+                bytes.extend((0..64).map(|place| {
+                    if place / 16 == u32::from(class) { 255 - noise(place) } else { noise(place) }
+                }));
+                std::fs::write(folder.join(format!("{number:02}.pgm")), bytes).expect("written");
+            }
+        }
+    }
+}
+
+/// Images of a folder lie class by class. Candidates are scored by the statistics of their minibatches, which are of all classes:
+/// the reward is about the accuracy with statistics of training images.
+#[test]
+fn candidates_are_scored_on_images_of_all_classes_at_once() {
+    let folder = scratch();
+    let at = folder.path();
+    write_stripes(&at.join("stripes"));
+    std::fs::write(at.join("quick.toml"), quick_controller().replace("images = 100", "images = 320"))
+        .expect("written");
+    let space = stdout(&run("supernet", at, "space tiny-macro --toml"));
+    std::fs::write(at.join("four.toml"), space.replace("classes = 10", "classes = 4")).expect("written");
+    let line = "train --space four.toml --data folder:stripes --recipe quick.toml --scale 0.12 --out run";
+    json("supernet", at, line);
+    let derived: Value = serde_json::from_str(&read_text(at.join("run/derived.json"))).expect("JSON");
+    let [reward, top1] =
+        [&derived["reward"], &derived["val"]["top1"]].map(|share| share.as_f64().expect("a share"));
+    assert!(top1 > 0.8 && (reward - top1).abs() < 0.15, "{derived}");
 }

@@ -3,8 +3,7 @@
 //! et al. 2019, ProxylessNAS).
 
 use base::random::rng_for;
-use candle_core::{Device, Tensor};
-use network::checkpoint::{OptimizerState, POLICY};
+use network::checkpoint::OptimizerState;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use search::policy::{Adam, AdamSettings, drawn_from, normal, softmax};
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use space::{Arch, GeneId, Index, SearchSpace};
 use std::collections::BTreeMap;
 
-use super::controller::{count_of, parts_of};
+use super::policy_state::{Lists, count_of, parts_of, put};
 use super::recipe::within;
 use crate::error::{Error, Result};
 
@@ -42,7 +41,7 @@ pub struct ArchitectureRecipe {
     /// How they are trained.
     pub by: ArchitectureRule,
     /// 1, or for DARTS 2: whether the weights' dependence on the logits counts in the slopes.
-    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub order: u64,
     /// Adam's learning rate.
     pub lr: f64,
@@ -68,12 +67,8 @@ fn one() -> u64 {
     1
 }
 
-fn first() -> u64 {
-    1
-}
-
-fn is_first(order: &u64) -> bool {
-    *order == 1
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }
 
 fn temperatures() -> [f64; 2] {
@@ -128,8 +123,8 @@ enum Way {
     Drawn { chosen: usize, soft: Vec<f64>, temperature: f64 },
     /// Two values, the first of weight 1 and the second of weight 0; their probabilities.
     Pair { chosen: [usize; 2], shares: [f64; 2] },
-    /// A single value, of weight 1: there is nothing to learn.
-    Fixed,
+    /// One value of weight 1, where no other can be drawn: there is nothing to learn.
+    Fixed { chosen: usize },
 }
 
 /// Slopes of a loss by the weights of a mixed choice's values, and by that of a map of ones, over all its places.
@@ -197,7 +192,7 @@ impl Logits {
         let [first, last] = self.recipe.temperatures;
         let temperature = first + (last - first) * progress;
         self.mixed(space, |shares| match self.recipe.by {
-            _ if shares.len() == 1 => Way::Fixed,
+            _ if shares.len() == 1 => Way::Fixed { chosen: 0 },
             ArchitectureRule::Darts => Way::All { shares: shares.to_vec() },
             ArchitectureRule::Gdas => {
                 let noisy: Vec<f64> = shares
@@ -215,6 +210,9 @@ impl Logits {
                 let mut rest = shares.to_vec();
                 rest[first] = 0.0;
                 let left: f64 = rest.iter().sum();
+                if left == 0.0 {
+                    return Way::Fixed { chosen: first };
+                }
                 rest.iter_mut().for_each(|share| *share /= left);
                 let pair = [first, drawn_from(&rest, rng)];
                 let both = shares[pair[0]] + shares[pair[1]];
@@ -236,13 +234,12 @@ impl Logits {
             let own = way(&self.shares(at));
             values[*gene] = match &own {
                 Way::All { .. } => allowed.to_vec(),
-                Way::Drawn { chosen, .. } => vec![allowed[*chosen]],
+                Way::Drawn { chosen, .. } | Way::Fixed { chosen } => vec![allowed[*chosen]],
                 Way::Pair { chosen, .. } => {
                     let mut pair = chosen.map(|at| allowed[at]).to_vec();
                     pair.sort_unstable();
                     pair
                 }
-                Way::Fixed => allowed.to_vec(),
             };
             ways.push(own);
         }
@@ -257,7 +254,7 @@ impl Logits {
         match &mixed.ways[at] {
             Way::All { shares } => shares[place] as f32,
             Way::Pair { chosen, .. } if chosen[1] == place => 0.0,
-            Way::Pair { .. } | Way::Drawn { .. } | Way::Fixed => 1.0,
+            Way::Pair { .. } | Way::Drawn { .. } | Way::Fixed { .. } => 1.0,
         }
     }
 
@@ -298,7 +295,7 @@ impl Logits {
                     let both = through_softmax(shares, &chosen.map(of));
                     chosen.iter().zip(both).for_each(|(place, slope)| slopes[*place] = slope);
                 }
-                Way::Fixed => {}
+                Way::Fixed { .. } => {}
             }
         }
         slopes
@@ -415,22 +412,15 @@ impl Logits {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn add_to(&self, state: &mut OptimizerState) -> Result<()> {
+        let single = |list: &[f64]| list.iter().map(|value| *value as f32).collect();
         let [means, squares] = self.adam.moments();
-        let steps = self.adam.steps();
-        let counts = parts_of(u64::from(steps)).map(f64::from).to_vec();
         let lists = [
-            ("values", self.adam.values.clone()),
-            ("means", means),
-            ("squares", squares),
-            ("counts", counts),
+            ("values", single(&self.adam.values)),
+            ("means", single(&means)),
+            ("squares", single(&squares)),
+            ("counts", parts_of(u64::from(self.adam.steps())).to_vec()),
         ];
-        let tensors = lists.into_iter().map(|(name, list)| {
-            let list: Vec<f32> = list.into_iter().map(|value| value as f32).collect();
-            let len = list.len();
-            Ok((name.to_string(), Tensor::from_vec(list, len, &Device::Cpu)?))
-        });
-        state.tensors.insert(POLICY.to_string(), tensors.collect::<Result<BTreeMap<_, _>>>()?);
-        Ok(())
+        put(state, lists)
     }
 
     /// The logits as a checkpoint's state holds them, taken out of that.
@@ -442,13 +432,13 @@ impl Logits {
             Error::invalid("checkpoint", "architecture", "the logits of this space's choices", got)
                 .and_then_do("resume with the recipe that the run was started with")
         };
-        let mut tensors = state.tensors.remove(POLICY).ok_or_else(|| refused("none"))?;
-        let count = self.adam.values.len();
-        let mut list = |name: &str, expected: usize| -> Result<Vec<f64>> {
-            let tensor = tensors.remove(name).filter(|tensor| tensor.elem_count() == expected);
-            let tensor = tensor.ok_or_else(|| refused(&format!("others ({name})")))?;
-            Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+        let mut lists = Lists::take(state).ok_or_else(|| refused("none"))?;
+        let mut list = |name: &str, len: usize| -> Result<Vec<f64>> {
+            let list = lists.list(name)?.filter(|list| list.len() == len);
+            let list = list.ok_or_else(|| refused(&format!("others ({name})")))?;
+            Ok(list.into_iter().map(f64::from).collect())
         };
+        let count = self.adam.values.len();
         let values = list("values", count)?;
         let moments = [list("means", count)?, list("squares", count)?];
         let counts = list("counts", 2)?;

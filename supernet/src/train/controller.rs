@@ -2,7 +2,6 @@
 //! images (Pham et al. 2018, ENAS).
 
 use base::random::rng_for;
-use candle_core::{Device, Tensor};
 use network::checkpoint::{OptimizerState, POLICY};
 use rand_chacha::ChaCha8Rng;
 use search::policy::{
@@ -10,9 +9,9 @@ use search::policy::{
 };
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
-use std::collections::BTreeMap;
 
 use super::cost_axis::CostKind;
+use super::policy_state::{Lists, count_of, parts_of, put};
 use super::recipe::within;
 use crate::error::{Error, Result};
 
@@ -150,31 +149,6 @@ pub(super) struct Pupil {
     pub lessons: u64,
 }
 
-/// Values of a part of a count; whole numbers of f32 have 24 bits.
-const PART: u64 = 1 << 20;
-
-/// A count as two f32 hold it.
-pub(super) fn parts_of(count: u64) -> [f32; 2] {
-    [(count / PART) as f32, (count % PART) as f32]
-}
-
-/// The count that two f32 of a checkpoint hold.
-///
-/// # Errors
-/// If they hold none.
-pub(super) fn count_of(parts: [f32; 2], name: &str) -> Result<u64> {
-    if parts.iter().any(|part| part.fract() != 0.0 || !(0.0..PART as f32).contains(part)) {
-        let field = format!("{POLICY}.counts ({name})");
-        let expected = format!("whole numbers below {PART}");
-        return Err(Error::invalid("checkpoint", field, expected, format!("{parts:?}")));
-    }
-    let [high, low] = parts.map(|part| part as u64);
-    Ok(high * PART + low)
-}
-
-/// Names of a pupil's tensors in a checkpoint.
-const TENSORS: [&str; 4] = ["values", "means", "squares", "counts"];
-
 impl Pupil {
     /// A fresh one.
     pub fn new(recipe: ControllerRecipe, space: &SearchSpace, seed: u64) -> Self {
@@ -197,13 +171,7 @@ impl Pupil {
             self.controller.state();
         let mut counts = [u64::from(steps), self.lessons].map(parts_of).concat();
         counts.extend([sum, weight]);
-        let lists = TENSORS.into_iter().zip([values, means, squares, counts]);
-        let tensors = lists.map(|(name, list)| {
-            let len = list.len();
-            Ok((name.to_string(), Tensor::from_vec(list, len, &Device::Cpu)?))
-        });
-        state.tensors.insert(POLICY.to_string(), tensors.collect::<Result<BTreeMap<_, _>>>()?);
-        Ok(())
+        put(state, [("values", values), ("means", means), ("squares", squares), ("counts", counts)])
     }
 
     /// The controller as a checkpoint's state holds it, taken out of that.
@@ -212,23 +180,21 @@ impl Pupil {
     /// If the state has none, or another's.
     pub fn restored(self, state: &mut OptimizerState) -> Result<Self> {
         let place = "checkpoint";
-        let mut tensors = state.tensors.remove(POLICY).ok_or_else(|| {
+        let mut lists = Lists::take(state).ok_or_else(|| {
             Error::invalid(place, "controller", "the state of one", "none")
                 .and_then_do("resume with the recipe that the run was started with")
         })?;
-        let mut list = |name: &str| -> Result<Vec<f32>> {
-            let tensor = tensors
-                .remove(name)
-                .ok_or_else(|| Error::invalid(place, format!("{POLICY}.{name}"), "a tensor", "none"))?;
-            Ok(tensor.flatten_all()?.to_vec1()?)
+        let mut list = |name: &str| {
+            let none = || Error::invalid(place, format!("{POLICY}.{name}"), "a tensor", "none");
+            lists.list(name)?.ok_or_else(none)
         };
         let [values, means, squares] = [list("values")?, list("means")?, list("squares")?];
         let counts = list("counts")?;
         let [steps_high, steps_low, lessons_high, lessons_low, sum, weight] = counts[..] else {
             return Err(Error::invalid(place, format!("{POLICY}.counts"), "6 numbers", counts.len()));
         };
-        let [steps, lessons] =
-            [count_of([steps_high, steps_low], "steps")?, count_of([lessons_high, lessons_low], "lessons")?];
+        let steps = count_of([steps_high, steps_low], "steps")?;
+        let lessons = count_of([lessons_high, lessons_low], "lessons")?;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         let state = ControllerState { values, means, squares, steps, baseline: [sum, weight] };
         let controller = self.controller.restored(state, place)?;
@@ -238,6 +204,8 @@ impl Pupil {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use space::preset;
 

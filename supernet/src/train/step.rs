@@ -160,7 +160,7 @@ mod tests {
             let values: Vec<f32> = (0..6 * 64).map(|_| rng.random_range(-1.0..1.0)).collect();
             let images = Tensor::from_vec(values, (6, 1, 8, 8), &Device::Cpu).expect("images");
             let labels = vec![0, 3, 5, 1, 9, 2];
-            Self { space, weights, backend: Backend::detect(), images, labels }
+            Self { space, weights, backend: Backend::reference(), images, labels }
         }
 
         fn student(&self) -> Student<'_> {

@@ -1,9 +1,10 @@
 //! The training loop: phases in order, one step at a time, with checkpoints (`state`); the start of a run
-//! (`prepare`), the end of a phase (`phase_ends`), validation within a phase (`validation`), and a run with default
+//! (`prepare`), the end of a phase (`phase_ends`), validation within a phase (`validation`), what learns to draw sub-networks
+//! (`controller`, `architecture` and its second order `unrolled`) and chooses one at the end (`derived`), and a run with default
 //! settings (`whole`).
 //!
-//! A step's sub-networks and images are a function of seed and step, so a run that was killed and resumed from its
-//! last checkpoint ends with the same bytes.
+//! A step's images are a function of seed and step, and its sub-networks of these and of what learns to draw them, whose state
+//! is in the checkpoint; so a run that was killed and resumed from its last checkpoint ends with the same bytes.
 //!
 //! A checkpoint is written before the evaluations that end a phase; a resumed run adds the evaluations that its log
 //! lacks. No checkpoint is written once a weight or an optimizer value is no longer finite. Each phase begins with a
@@ -13,6 +14,7 @@
 mod architecture;
 mod conflict;
 mod controller;
+mod derived;
 mod learn;
 mod phase_ends;
 mod prepare;

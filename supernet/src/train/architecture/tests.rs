@@ -1,3 +1,6 @@
+use candle_core::{Device, Tensor};
+use network::checkpoint::POLICY;
+
 use super::*;
 use space::preset;
 

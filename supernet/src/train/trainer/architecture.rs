@@ -9,6 +9,7 @@ use network::elastic::SharedWeights;
 use space::{Arch, Extent, GeneId};
 
 use super::Trainer;
+use super::learn::judged;
 use crate::error::Result;
 use crate::train::architecture::{ArchitectureRule, GateSlopes, Logits, Mixed};
 use crate::train::draw::Draw;
@@ -16,11 +17,6 @@ use crate::train::loss::{Loss, Target};
 use crate::train::plan::PlannedPhase;
 use crate::train::record::{ArchitectureRecord, LogLine};
 use crate::train::step::{MixedStudent, Student};
-
-/// The labels of a batch, as they are.
-pub(super) fn judged(batch: &Batch) -> Target<'_> {
-    Target { labels: batch.targets.classes(), partners: batch.targets.partners(), ..Target::default() }
-}
 
 /// Mean probability of skips above which a search is said to collapse.
 const COLLAPSED: f64 = 0.5;

@@ -4,13 +4,11 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use base::random::rng_for;
-use network::data::Batch;
 use space::{Arch, SearchSpace, cost, sampler};
 
 use super::Trainer;
 use crate::error::Result;
 use crate::train::conflict::{ConflictRecord, cosines};
-use crate::train::loss::Target;
 use crate::train::record::{LogLine, SubnetValidation};
 use crate::train::step::Student;
 
@@ -54,17 +52,10 @@ impl Trainer {
         let side = allowed.greatest_resolution();
         let batch = self.loader()?.batch_at(self.step, side)?.on(&self.config.backend)?;
         // no more images at once than in a step
-        let Batch { inputs, targets } = batch.part(0, batch.len() / self.plan.accumulation)?;
-        let target = Target {
-            labels: targets.classes(),
-            partners: targets.partners(),
-            smoothing: self.plan.label_smoothing,
-            class_weights: self.plan.class_weights.as_deref(),
-            ..Target::default()
-        };
+        let batch = batch.part(0, batch.len() / self.plan.accumulation)?;
         let backend = self.config.backend.unrecorded();
         let student = Student { space: &self.space, weights: self.result(), backend };
-        let (stages, cosine) = cosines(&student, &allowed, &inputs, &target)?;
+        let (stages, cosine) = cosines(&student, &allowed, &batch.inputs, &self.taught(&batch))?;
         let mut subnetworks = Vec::with_capacity(BETWEEN + 2);
         for arch in stratified(&allowed, self.config.seed)? {
             let Some(accuracy) = self.accuracy_unless(stop, &self.validation_set, &arch)? else {

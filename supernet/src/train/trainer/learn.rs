@@ -20,6 +20,11 @@ struct Part<'a> {
     share: f32,
 }
 
+/// The labels of a batch, as they are.
+pub(super) fn judged(batch: &Batch) -> Target<'_> {
+    Target { labels: batch.targets.classes(), partners: batch.targets.partners(), ..Target::default() }
+}
+
 impl Trainer {
     /// Sums the gradients of the step's sub-networks and returns each one's losses, part by part of the batch.
     pub(super) fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
@@ -50,13 +55,9 @@ impl Trainer {
         let student = self.student();
         let Part { batch, first, share } = *part;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
-        let labels = batch.targets.classes();
-        let partners = batch.targets.partners();
-        let smoothing = self.plan.label_smoothing;
-        let class_weights = self.plan.class_weights.as_deref();
+        let taught = Target { share, ..self.taught(batch) };
         if self.mixes(phase) {
-            let target = Target { labels, partners, smoothing, class_weights, share, ..Target::default() };
-            return self.learn_mixture(batch, &target);
+            return self.learn_mixture(batch, &taught);
         }
         let mut losses = Vec::with_capacity(archs.len());
         let Phase { allowed, teacher: of_phase, dropout, .. } = &phase.phase;
@@ -72,16 +73,7 @@ impl Trainer {
                 true => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
                 false => None,
             };
-            let teacher_logits = teacher.as_ref();
-            let target = Target {
-                labels,
-                partners,
-                smoothing,
-                teacher: teacher_logits,
-                class_weights,
-                distillation,
-                share,
-            };
+            let target = Target { teacher: teacher.as_ref(), distillation, ..taught };
             let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;
             losses.push((arch.clone(), learned.loss));
             if index == 0 && *of_phase == Teacher::First {
@@ -103,8 +95,7 @@ impl Trainer {
             return Ok(archs.remove(0));
         }
         let student = self.student();
-        let partners = batch.targets.partners();
-        let target = Target { labels: batch.targets.classes(), partners, ..Target::default() };
+        let target = judged(batch);
         let losses = archs.iter().map(|arch| {
             let logits = student.teach(arch, &batch.inputs)?;
             loss(&logits, &target, &self.config.backend)?.0.read()
@@ -118,6 +109,17 @@ impl Trainer {
             Keep::Worst => indices.rev().max_by(order),
         };
         Ok(archs.swap_remove(chosen.unwrap_or_default()))
+    }
+
+    /// What a step of weights learns from a batch.
+    pub(super) fn taught<'a>(&'a self, batch: &'a Batch) -> Target<'a> {
+        Target {
+            labels: batch.targets.classes(),
+            partners: batch.targets.partners(),
+            smoothing: self.plan.label_smoothing,
+            class_weights: self.plan.class_weights.as_deref(),
+            ..Target::default()
+        }
     }
 
     /// What decides about sub-networks beside chance.

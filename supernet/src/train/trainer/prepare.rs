@@ -123,18 +123,12 @@ impl Trainer {
         let optimizer = plan.optimizer.at_rest(weights.arena(), plan.weight_decay, &config.backend)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
-        let images = plan.validation.and_then(|validation| validation.settings.images);
-        let validation_set =
-            images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)));
-        plan.phases.iter().try_for_each(|phase| check_allows_all(&space, &phase.phase))?;
-        let pupil = plan.controller.map(|controller| Pupil::new(controller, &space, config.seed));
-        let logits = plan.architecture.map(|recipe| Logits::new(recipe, &space, config.seed)).transpose()?;
         let mut trainer = Self {
-            logits,
-            pupil,
+            logits: None,
+            pupil: None,
             space,
+            validation_set: validation_set(&plan, &dataset),
             dataset,
-            validation_set,
             validated: plan.validation.map(|_| ValidationProgress::default()),
             saved_best: None,
             history: History::new(&plan),
@@ -160,8 +154,19 @@ impl Trainer {
             conflicts_every: None,
         };
         trainer.average = trainer.fresh_average()?;
+        trainer.begin_to_draw()?;
         trainer.resume(saved, way_back)?;
         Ok(trainer)
+    }
+
+    /// Makes what learns to draw sub-networks, if the plan has it.
+    fn begin_to_draw(&mut self) -> Result<()> {
+        let Self { plan, space, config, .. } = self;
+        plan.phases.iter().try_for_each(|phase| check_allows_all(space, &phase.phase))?;
+        self.pupil = plan.controller.map(|recipe| Pupil::new(recipe, space, config.seed));
+        let logits = plan.architecture.map(|recipe| Logits::new(recipe, space, config.seed));
+        self.logits = logits.transpose()?;
+        Ok(())
     }
 
     /// Restores the checkpoint if there is one, goes back after a divergence, and prepares the log.
@@ -204,6 +209,12 @@ impl Trainer {
         resumed.evaluated = evaluated.collect();
         Ok(())
     }
+}
+
+/// The images of validations within a phase.
+fn validation_set(plan: &TrainingPlan, dataset: &Arc<Dataset>) -> Arc<Dataset> {
+    let images = plan.validation.and_then(|validation| validation.settings.images);
+    images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)))
 }
 
 /// Refuses a phase in which what learns draws and not all choices are allowed: it draws among all.
